@@ -1,0 +1,147 @@
+-- claim(): become the one executor of a run, or learn who is.
+--
+-- Look, then lock, then test. The look takes no lock, so that a hundred waiters cannot starve the holder's heartbeats.
+-- Only to grant or to take over are rows locked, run before instance, each by its key, and only then is the age
+-- tested again: a holder whose heartbeat commits while we wait for its row is found alive, because the locked row is
+-- read afresh. Fusing look and lock into one statement takes over the living.
+--
+-- Verdicts: ok (granted) · mine (granted to this very instance before: ask again after an ambiguous answer) ·
+-- held (reason fresh, or locked: somebody's transaction holds a row of ours) · dead (silent, but this taker may not
+-- conclude it yet: the reasons of staleness(), or locked) · not_runnable (reason completed, with p_once; or ended: this
+-- very instance has been and gone).
+CREATE OR REPLACE FUNCTION claim(
+    p_run_id text, p_instance_id uuid, p_executor_id text, p_host text, p_pid integer,
+    p_boot_id text, p_pid_namespace text, p_process_started bigint,
+    p_containment text, p_stale_after_ms bigint, p_death_secret_hash bytea, p_purpose text,
+    p_trusted_since timestamptz, p_expected_now timestamptz, p_tolerance_ms bigint,
+    p_once boolean, p_note_refusal boolean,
+    OUT verdict text, OUT reason text, OUT fence bigint, OUT attempt integer,
+    OUT at timestamptz, OUT holder jsonb, OUT predecessor jsonb, OUT blocked_by integer[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+#variable_conflict use_column
+DECLARE
+    v_settings    settings;
+    v_run         runs;
+    v_holder      executor_instances;
+    v_mine        executor_instances;
+    v_predecessor executor_instances;
+    v_stale_after interval := p_stale_after_ms * interval '1 millisecond';
+BEGIN
+    SELECT * INTO STRICT v_settings FROM settings;
+    IF v_stale_after > v_settings.stale_after_max THEN
+        RAISE EXCEPTION 'stale_after of % is above this fleet''s maximum of %', v_stale_after, v_settings.stale_after_max
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    -- Look.
+    at := clock_timestamp();
+    SELECT * INTO v_mine FROM executor_instances i WHERE i.instance_id = p_instance_id;
+    IF FOUND THEN
+        IF v_mine.status = 'RUNNING' THEN
+            verdict := 'mine'; fence := v_mine.fence; attempt := v_mine.attempt;
+        ELSE
+            verdict := 'not_runnable'; reason := 'ended'; holder := holder(v_mine, at);
+        END IF;
+        RETURN;
+    END IF;
+    SELECT * INTO v_run FROM runs r WHERE r.run_id = p_run_id;
+    IF p_once AND v_run.status = 'COMPLETED' THEN
+        verdict := 'not_runnable'; reason := 'completed';
+        RETURN;
+    END IF;
+    SELECT * INTO v_holder FROM executor_instances i WHERE i.run_id = p_run_id AND i.status = 'RUNNING';
+    IF FOUND THEN
+        -- A heartbeat from the future would keep its run for as long as the clock was ahead. It starts to age now.
+        IF v_holder.last_heartbeat > at + interval '1 second' THEN
+            PERFORM FROM executor_instances i WHERE i.instance_id = v_holder.instance_id AND i.status = 'RUNNING'
+                FOR NO KEY UPDATE SKIP LOCKED;
+            IF FOUND THEN
+                UPDATE executor_instances i SET last_heartbeat = clock_timestamp()
+                 WHERE i.instance_id = v_holder.instance_id AND i.last_heartbeat > clock_timestamp() + interval '1 second';
+            END IF;
+        END IF;
+        reason := staleness(v_holder, at, p_trusted_since, p_expected_now, p_tolerance_ms);
+        IF reason <> '' THEN
+            verdict := CASE reason WHEN 'fresh' THEN 'held' ELSE 'dead' END;
+            holder := holder(v_holder, at);
+            PERFORM commit_carelessly();
+            IF p_note_refusal THEN
+                PERFORM append_event('refused', p_run_id, v_holder, jsonb_build_object(
+                    'refused_executor_id', p_executor_id, 'reason', reason, 'purpose', p_purpose));
+            END IF;
+            RETURN;
+        END IF;
+    END IF;
+
+    -- Lock: run, then instance, each by its key. Not for long: whoever holds them may be frozen.
+    BEGIN
+        PERFORM set_config('lock_timeout', '1000ms', true);
+        IF v_run.run_id IS NULL THEN
+            INSERT INTO runs (run_id, status) VALUES (p_run_id, 'QUEUED') ON CONFLICT DO NOTHING;
+        END IF;
+        SELECT * INTO STRICT v_run FROM runs r WHERE r.run_id = p_run_id FOR NO KEY UPDATE;
+        SELECT * INTO v_holder FROM executor_instances i WHERE i.run_id = p_run_id AND i.status = 'RUNNING'
+            FOR NO KEY UPDATE;
+    EXCEPTION WHEN lock_not_available THEN
+        at := clock_timestamp();
+        reason := 'locked';
+        verdict := CASE WHEN v_holder.instance_id IS NULL THEN 'held' ELSE 'dead' END;
+        holder := holder(v_holder, at);
+        SELECT * INTO v_predecessor FROM executor_instances i
+         WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt AND i.status = 'CRASHED';
+        blocked_by := evict_blockers(p_run_id, coalesce(v_holder.instance_id, v_predecessor.instance_id) IS NOT NULL);
+        RETURN;
+    END;
+
+    -- Test, on the rows as they are now that nobody else can change them.
+    at := clock_timestamp();
+    IF p_once AND v_run.status = 'COMPLETED' THEN
+        verdict := 'not_runnable'; reason := 'completed';
+        RETURN;
+    END IF;
+    IF v_holder.instance_id IS NOT NULL THEN
+        IF v_holder.instance_id = p_instance_id THEN
+            verdict := 'mine'; fence := v_holder.fence; attempt := v_holder.attempt;
+            RETURN;
+        END IF;
+        reason := staleness(v_holder, at, p_trusted_since, p_expected_now, p_tolerance_ms);
+        IF reason <> '' THEN
+            verdict := CASE reason WHEN 'fresh' THEN 'held' ELSE 'dead' END;
+            holder := holder(v_holder, at);
+            PERFORM commit_carelessly();
+            RETURN;
+        END IF;
+        PERFORM end_instance(v_holder.instance_id, 'CRASHED', NULL, 'stale', 0, jsonb_build_object(
+            'taken_over_by', p_executor_id,
+            'last_heartbeat', v_holder.last_heartbeat,
+            'margin_seconds', extract(epoch FROM at - v_holder.last_heartbeat - v_holder.stale_after)));
+    END IF;
+
+    -- Grant.
+    PERFORM commit_durably();
+    SELECT * INTO v_predecessor FROM executor_instances i
+     WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt AND i.status = 'CRASHED';
+    fence := greatest(v_run.fence, v_settings.fence_floor, floor(extract(epoch FROM at) * 1000000)::bigint - 1) + 1;
+    attempt := v_run.attempt + 1;
+    UPDATE runs r
+       SET status = 'RUNNING', attempt = claim.attempt, fence = claim.fence,
+           purpose = coalesce(p_purpose, r.purpose), updated_at = at
+     WHERE r.run_id = p_run_id;
+    INSERT INTO executor_instances
+        (instance_id, run_id, attempt, fence, status, executor_id, host, pid, boot_id, pid_namespace, process_started,
+         containment, purpose, stale_after, death_secret_hash, started_at, last_heartbeat)
+    VALUES
+        (p_instance_id, p_run_id, claim.attempt, claim.fence, 'RUNNING', p_executor_id, p_host, p_pid, p_boot_id,
+         p_pid_namespace, p_process_started, p_containment, p_purpose, v_stale_after, p_death_secret_hash, at, at)
+    RETURNING * INTO v_mine;
+    PERFORM append_event('claimed', p_run_id, v_mine, jsonb_build_object(
+        'attempt', attempt, 'purpose', p_purpose, 'containment', p_containment,
+        'predecessor', v_predecessor.executor_id, 'predecessor_cause', v_predecessor.cause));
+    verdict := 'ok';
+    reason := NULL;
+    IF v_predecessor.instance_id IS NOT NULL THEN
+        predecessor := holder(v_predecessor, at);
+    END IF;
+END
+$$;

@@ -1,0 +1,29 @@
+-- finish(): the holder's own word on how its instance ended.
+--
+-- Verdicts: ok (recorded now, or exactly this was recorded before) · lost (it had left RUNNING in another way, or the
+-- fence is not its own: nothing is changed).
+CREATE OR REPLACE FUNCTION finish(
+    p_instance_id uuid, p_fence bigint, p_status text, p_exit_code integer, p_cause text, p_phases bigint, p_detail jsonb,
+    OUT verdict text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_instance executor_instances;
+BEGIN
+    PERFORM set_config('lock_timeout', '1000ms', true);
+    PERFORM FROM runs WHERE run_id = (SELECT run_id FROM executor_instances WHERE instance_id = p_instance_id)
+        FOR NO KEY UPDATE;
+    SELECT * INTO v_instance FROM executor_instances WHERE instance_id = p_instance_id FOR NO KEY UPDATE;
+    IF NOT FOUND OR v_instance.fence <> p_fence THEN
+        verdict := 'lost';
+    ELSIF v_instance.status = 'RUNNING' THEN
+        PERFORM commit_durably();
+        PERFORM end_instance(p_instance_id, p_status, p_exit_code, p_cause, p_phases, p_detail);
+        verdict := 'ok';
+    ELSIF v_instance.status = p_status AND v_instance.exit_code IS NOT DISTINCT FROM p_exit_code THEN
+        verdict := 'ok';
+    ELSE
+        verdict := 'lost';
+    END IF;
+END
+$$;
