@@ -1,0 +1,125 @@
+//! What `postmaster.pid` says, and whether that is still true: it outlives a crash, and pids are used again.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::process::{Pid, test_kill_process};
+
+use super::error::EmbeddedError;
+
+/// A pid above any `pid_max`.
+const NOBODY: i32 = i32::MAX;
+
+/// The server of a data folder, by its own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Postmaster {
+    pub(super) pid: Pid,
+    /// Not yet there while it starts.
+    pub(super) port: Option<u16>,
+    /// Whether it takes connections; its socket is there before and after that.
+    pub(super) ready: bool,
+}
+
+impl Postmaster {
+    /// What stands in the file, be it true or left over. Costs one read.
+    pub(super) fn recorded(data: &Path) -> Option<Postmaster> {
+        parse(&fs::read_to_string(data.join("postmaster.pid")).ok()?)
+    }
+
+    /// The server that runs on `data` now.
+    pub(super) fn running(data: &Path) -> Option<Postmaster> {
+        Postmaster::recorded(data).filter(|postmaster| is_postmaster_of(postmaster.pid, data))
+    }
+}
+
+/// Lines: pid, folder, start time, port, socket folder, listen address, shared memory, status. The later ones are
+/// added while the server starts.
+fn parse(text: &str) -> Option<Postmaster> {
+    let mut lines = text.lines();
+    let pid = Pid::from_raw(lines.next()?.trim().parse().ok().filter(|pid| *pid > 0)?)?;
+    let port = lines.nth(2).and_then(|line| line.trim().parse().ok());
+    let ready = lines.nth(3).is_some_and(|status| status.trim() == "ready");
+    Some(Postmaster { pid, port, ready })
+}
+
+/// A postmaster's working folder is its data folder.
+fn is_postmaster_of(pid: Pid, data: &Path) -> bool {
+    if test_kill_process(pid).is_err() {
+        // Gone, or of another user: then it never was ours.
+        return false;
+    }
+    if !cfg!(target_os = "linux") {
+        return true;
+    }
+    let process = Path::new("/proc").join(pid.to_string());
+    match (fs::metadata(process.join("cwd")), fs::metadata(data)) {
+        (Ok(cwd), Ok(data)) => (cwd.dev(), cwd.ino()) == (data.dev(), data.ino()),
+        // Root without CAP_SYS_PTRACE (Docker's default) may not look; the name is open to all.
+        (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == "postgres")
+        }
+        _ => false,
+    }
+}
+
+/// Makes a left-over `postmaster.pid` harmless. Only under the lock, and when nothing is [`Postmaster::running`].
+///
+/// PostgreSQL clears it away itself, unless its pid now belongs to another process of the same user, as happens after
+/// every restart of a container. The file stays, since it also names the shared memory by which PostgreSQL finds
+/// backends that outlived their postmaster; only the pid is replaced. A file cut short by a full disk says nothing and
+/// goes.
+pub(super) fn clear_stale(data: &Path) -> Result<(), EmbeddedError> {
+    let path = data.join("postmaster.pid");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(EmbeddedError::io("read", &path)(error)),
+    };
+    match (parse(&text), text.split_once('\n')) {
+        (Some(postmaster), Some((_, rest))) if test_kill_process(postmaster.pid).is_ok() => {
+            fs::write(&path, format!("{NOBODY}\n{rest}"))
+        }
+        (Some(_), _) => Ok(()),
+        (None, _) => fs::remove_file(&path),
+    }
+    .map_err(EmbeddedError::io("clear away the stale", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READY: &str = "5745\n/tmp/d\n1795237720\n7777\n../s\n127.0.0.1\n 10010657        11\nready   \n";
+
+    #[test]
+    fn a_server_is_ready_only_when_it_says_so() {
+        let postmaster = parse(READY).unwrap();
+        assert_eq!(
+            (postmaster.pid.as_raw_nonzero().get(), postmaster.port, postmaster.ready),
+            (5745, Some(7777), true)
+        );
+        assert!(!parse(&READY.replace("ready   ", "stopping")).unwrap().ready);
+        let half = parse("5745\n/tmp/d\n").unwrap();
+        assert_eq!((half.port, half.ready), (None, false));
+        assert_eq!(parse(""), None);
+        assert_eq!(parse("-5745\n"), None);
+    }
+
+    #[test]
+    fn a_pid_that_was_given_to_another_process_is_no_server_and_is_made_harmless() {
+        let data = tempfile::tempdir().unwrap();
+        let file = data.path().join("postmaster.pid");
+        fs::write(&file, READY.replace("5745", &std::process::id().to_string())).unwrap();
+        assert!(Postmaster::recorded(data.path()).is_some());
+        if cfg!(target_os = "linux") {
+            assert_eq!(Postmaster::running(data.path()), None);
+        }
+        clear_stale(data.path()).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), READY.replace("5745", "2147483647"));
+        fs::write(&file, "").unwrap();
+        clear_stale(data.path()).unwrap();
+        assert!(!file.exists());
+    }
+}

@@ -1,0 +1,143 @@
+//! What went wrong with the database, by what a caller can do about it.
+
+use std::error::Error;
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+/// A call of the database that did not answer as hoped.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DbError {
+    /// No connection could be made, so nothing was asked. Try again later.
+    #[error("PostgreSQL {target} cannot be reached: {reason}")]
+    Unreachable {
+        /// Which database, without secrets.
+        target: String,
+        /// The chain of causes.
+        reason: String,
+    },
+    /// The connection broke after the statement was sent: whether it happened is unknown. Ask again.
+    #[error("the connection to PostgreSQL {target} broke: {reason}")]
+    Broken {
+        /// Which database, without secrets.
+        target: String,
+        /// The chain of causes.
+        reason: String,
+    },
+    /// No answer within the bound: whether it happened is unknown. Ask again.
+    #[error("PostgreSQL {target} did not answer within {}", humantime::format_duration(*.after))]
+    Timeout {
+        /// Which database, without secrets.
+        target: String,
+        /// The bound on dialling and statement together.
+        after: Duration,
+    },
+    /// The server turned us away for now (starting up, shutting down, out of connections, locks or memory). Try again.
+    #[error("PostgreSQL {target} cannot serve us now: {message}")]
+    Unavailable {
+        /// Which database, without secrets.
+        target: String,
+        /// The server's words.
+        message: String,
+    },
+    /// Wrong user, password, database name or pg_hba rule. Only a person can mend it.
+    #[error("PostgreSQL {target} refuses us: {message}. Check user, password and database in the URL, and pg_hba.conf")]
+    Refused {
+        /// Which database, without secrets.
+        target: String,
+        /// The server's words.
+        message: String,
+    },
+    /// Our tables or functions are not there, or are older than this binary. Only `systole migrate` mends it.
+    #[error(
+        "PostgreSQL {target} has no systole schema for this version ({message}). Create or update it with: systole migrate"
+    )]
+    NotMigrated {
+        /// Which database, without secrets.
+        target: String,
+        /// What is missing.
+        message: String,
+    },
+    /// The server only reads: a standby, or default_transaction_read_only.
+    #[error("PostgreSQL {target} is read-only ({message}). Point the URL at the primary")]
+    ReadOnly {
+        /// Which database, without secrets.
+        target: String,
+        /// The server's words.
+        message: String,
+    },
+    /// The role lacks a right.
+    #[error("PostgreSQL {target} does not permit this: {message}. systole doctor says which role needs what")]
+    Denied {
+        /// Which database, without secrets.
+        target: String,
+        /// The server's words.
+        message: String,
+    },
+    /// Any other answer of the server: a value it refuses, or a bug of ours.
+    #[error("PostgreSQL {target} answered with an error: {message} (SQLSTATE {code})")]
+    Statement {
+        /// Which database, without secrets.
+        target: String,
+        /// Five characters, from PostgreSQL's table of error codes.
+        code: String,
+        /// The server's words.
+        message: String,
+    },
+}
+
+impl DbError {
+    /// Whether asking again later may succeed without anybody mending something.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            DbError::Unreachable { .. }
+            | DbError::Broken { .. }
+            | DbError::Timeout { .. }
+            | DbError::Unavailable { .. }
+            // A failover or a repaired setting mends these two under a running child.
+            | DbError::ReadOnly { .. } => true,
+            DbError::Refused { .. }
+            | DbError::NotMigrated { .. }
+            | DbError::Denied { .. }
+            | DbError::Statement { .. } => false,
+        }
+    }
+
+    /// Sorts an error of the driver. `dialling`: no statement of ours had been sent yet.
+    pub(crate) fn from_driver(target: String, error: &tokio_postgres::Error, dialling: bool) -> DbError {
+        let Some(answer) = error.as_db_error() else {
+            let reason = chain(error);
+            return if dialling { DbError::Unreachable { target, reason } } else { DbError::Broken { target, reason } };
+        };
+        let message = match answer.detail() {
+            Some(detail) => format!("{} ({detail})", answer.message()),
+            None => answer.message().to_owned(),
+        };
+        let code = answer.code();
+        match code.code() {
+            _ if *code == SqlState::READ_ONLY_SQL_TRANSACTION => DbError::ReadOnly { target, message },
+            "3F000" | "42P01" | "42883" | "42703" => DbError::NotMigrated { target, message },
+            "3D000" | "28000" | "28P01" => DbError::Refused { target, message },
+            "42501" => DbError::Denied { target, message },
+            // Lost connection, out of resources, operator intervention, serialization and deadlock, lock not available.
+            "40001" | "40P01" | "55P03" => DbError::Unavailable { target, message },
+            other if ["08", "53", "57", "58"].contains(&&other[..2]) => DbError::Unavailable { target, message },
+            other => DbError::Statement { target, code: other.to_owned(), message },
+        }
+    }
+}
+
+/// An error with all its causes: `tokio_postgres::Error` alone prints only "db error".
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,227 @@
+//! One executor's door to the database: claims runs, and keeps the heartbeats of all it holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::heartbeat::{self, Gauges, Held, Op};
+use super::lease::{Lease, LeaseState};
+use super::store::{CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Executor, FilingVerdict, Holder};
+use super::timing::{Timing, UnsafeTiming};
+use super::trust::Trust;
+use crate::backoff::Backoff;
+use crate::db::{DbError, Hello, InvalidTarget, Target};
+use crate::elapsed::Instant;
+use crate::identity::Identity;
+use crate::ids::{InstanceId, RunId};
+
+/// How often an ambiguous claim is asked again before its caller hears of it.
+const CLAIM_TRIES: u32 = 3;
+
+/// Registers this process as an executor and acquires runs for it.
+///
+/// Heartbeats have a thread and a connection of their own, so a busy runtime does not lose leases. Cheap to clone; the
+/// thread ends when the last clone and the last lease are dropped.
+#[derive(Debug, Clone)]
+pub struct Coordinator {
+    operations: mpsc::Sender<Op>,
+    executor: Executor,
+}
+
+/// Why no coordinator could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The connection string is not one.
+    #[error(transparent)]
+    Target(#[from] InvalidTarget),
+    /// The intervals are not safe together.
+    #[error(transparent)]
+    Timing(#[from] UnsafeTiming),
+    /// The database did not answer as hoped.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The heartbeat thread could not be started.
+    #[error("cannot start the heartbeat thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Why a run was not acquired.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    /// Another executor holds it.
+    #[error("the run is held by executor {}, attempt {}, last heartbeat {:.0} s ago", .0.executor_id, .0.attempt, .0.heartbeat_age_seconds)]
+    Held(Box<Holder>),
+    /// Its holder is silent, but it may not be taken over yet: ask again in a while.
+    #[error("the run's executor {} has been silent for {:.0} s, but may not be taken over yet ({reason})", .holder.executor_id, .holder.heartbeat_age_seconds)]
+    Dead {
+        /// The silent one.
+        holder: Box<Holder>,
+        /// As in the head comment of staleness.sql.
+        reason: String,
+    },
+    /// Another transaction holds a lock on the run.
+    #[error("the run is locked by another transaction (backend {blocked_by:?})")]
+    Locked {
+        /// Process ids of PostgreSQL backends.
+        blocked_by: Vec<i32>,
+    },
+    /// The database did not answer as hoped; whether the run was granted is unknown, and if so it runs out by itself.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The heartbeat thread is gone: a bug of ours.
+    #[error("the heartbeat thread has ended")]
+    Stopped,
+}
+
+impl Coordinator {
+    /// Connects with default intervals and checks the schema.
+    ///
+    /// `url` is a PostgreSQL connection string. Needs no tokio runtime features but `sync`; the connection lives on a
+    /// thread of its own.
+    pub async fn connect(url: &str) -> Result<Coordinator, ConnectError> {
+        Coordinator::connect_with(url.parse()?, Timing::default()).await
+    }
+
+    /// Connects with intervals of your own. Lowest sensible: see [`Timing`].
+    pub async fn connect_with(target: Target, timing: Timing) -> Result<Coordinator, ConnectError> {
+        let coordinator = Coordinator::start(target, timing)?;
+        coordinator.hello().await?;
+        Ok(coordinator)
+    }
+
+    /// Starts the heartbeat thread without waiting for a connection.
+    pub(crate) fn start(target: Target, timing: Timing) -> Result<Coordinator, ConnectError> {
+        let timing = timing.checked()?;
+        let operations = heartbeat::spawn(target, timing)?;
+        let identity = Identity::of_this_process();
+        let executor = Executor {
+            identity,
+            stale_after: timing.stale_after,
+            containment: "none".to_owned(),
+            death_secret_hash: None,
+        };
+        Ok(Coordinator { operations, executor })
+    }
+
+    /// Who we are to others.
+    pub fn identity(&self) -> &Identity {
+        &self.executor.identity
+    }
+
+    /// Acquires the run if nobody holds it, or if its holder is known to be dead.
+    ///
+    /// Returns when the first heartbeat has been acknowledged. Does not wait for a holder to end. Dropping the future
+    /// gives back what it may have acquired.
+    pub async fn acquire(&self, run_id: &RunId) -> Result<Lease, AcquireError> {
+        let request = ClaimRequest {
+            run_id: run_id.clone(),
+            instance_id: InstanceId::fresh(),
+            executor: self.executor.clone(),
+            purpose: None,
+            trust_db_clock: false,
+            once: false,
+            note_refusal: true,
+        };
+        let claim = self.claim(&request).await?;
+        match (claim.verdict, claim.holder) {
+            (ClaimVerdict::Ok | ClaimVerdict::Mine, holder) => self.hold(request, Claim { holder, ..claim }).await,
+            (ClaimVerdict::Dead, Some(holder)) => {
+                let reason = claim.reason.unwrap_or_default();
+                Err(AcquireError::Dead { holder: Box::new(holder), reason })
+            }
+            (_, Some(holder)) => Err(AcquireError::Held(Box::new(holder))),
+            (_, None) => Err(AcquireError::Locked { blocked_by: claim.blocked_by }),
+        }
+    }
+
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
+    pub(crate) async fn hello(&self) -> Result<Hello, DbError> {
+        self.ask(Op::Hello).await.unwrap_or_else(|| Err(busy()))
+    }
+
+    /// Claims; an ambiguous answer is asked again, which is safe by the instance id.
+    pub(crate) async fn claim(&self, request: &ClaimRequest) -> Result<Claim, DbError> {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let request = Box::new(request.clone());
+            match self.ask(|reply| Op::Claim { request, reply }).await.unwrap_or_else(|| Err(busy())) {
+                Err(DbError::Broken { .. } | DbError::Timeout { .. } | DbError::Unavailable { .. })
+                    if tries < CLAIM_TRIES =>
+                {
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Begins the heartbeats of a granted claim, and waits for the first to be acknowledged.
+    pub(crate) async fn hold(&self, request: ClaimRequest, granted: Claim) -> Result<Lease, AcquireError> {
+        let gauges = Arc::new(Gauges::default());
+        let (sender, mut state) = watch::channel(LeaseState::default());
+        let lease = Lease {
+            run_id: request.run_id,
+            instance_id: request.instance_id,
+            fence: granted.fence.expect("a granted claim has a fence"),
+            attempt: granted.attempt.expect("a granted claim has an attempt"),
+            predecessor: granted.predecessor,
+            gauges: gauges.clone(),
+            state: state.clone(),
+            operations: self.operations.clone(),
+            ended: false,
+        };
+        let held = Held {
+            instance_id: lease.instance_id,
+            gauges,
+            state: sender,
+            trust: Trust::default(),
+            due: Instant::now(),
+        };
+        self.operations.send(Op::Hold(held)).await.map_err(|_| AcquireError::Stopped)?;
+        let first = state
+            .wait_for(|state| state.trusted_until.is_some() || state.lost.is_some())
+            .await
+            .map_err(|_| AcquireError::Stopped)?;
+        if first.lost.is_some() {
+            return Err(AcquireError::Db(DbError::Unavailable {
+                target: lease.run_id.to_string(),
+                message: "the run was lost before its first heartbeat".to_owned(),
+            }));
+        }
+        drop(first);
+        Ok(lease)
+    }
+
+    pub(crate) async fn file(&self, filing: CertificateFiling) -> Result<FilingVerdict, DbError> {
+        let filing = Box::new(filing);
+        self.ask(|reply| Op::File { filing, reply }).await.unwrap_or_else(|| Err(busy()))
+    }
+
+    /// Starts to beat without instances, so that this process becomes a witness of the database's clock.
+    pub(crate) async fn keep_warm(&self) {
+        let _ = self.operations.send(Op::KeepWarm).await;
+    }
+
+    /// `None` if the loop dropped the operation: it had too many waiting.
+    async fn ask<T>(
+        &self,
+        operation: impl FnOnce(oneshot::Sender<Result<T, DbError>>) -> Op,
+    ) -> Option<Result<T, DbError>> {
+        let (reply, answer) = oneshot::channel();
+        self.operations.send(operation(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+fn busy() -> DbError {
+    DbError::Unavailable {
+        target: "here".to_owned(),
+        message: "too many operations of this process are waiting".to_owned(),
+    }
+}

@@ -1,0 +1,197 @@
+//! A lease in a program's hands: its fence, its end, and the three ways to give it up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::heartbeat::{Gauges, Op};
+use super::store::Holder;
+use crate::backoff::Backoff;
+use crate::db::DbError;
+use crate::elapsed::{Instant, sleep_until};
+use crate::ids::{Fence, InstanceId, RunId};
+use crate::outcome::{End, InstanceStatus};
+
+/// The right to be the only executor of a run, for as long as its heartbeats are acknowledged.
+///
+/// There is no guard behind a library lease: that nobody else works on the run at the same time holds only if the
+/// program stops by [`Lease::lost`]. What it writes to PostgreSQL it can protect without that assumption, by calling
+/// `systole.fence(run_id, fence)` last in its transactions.
+///
+/// Dropping a lease gives it back (RELEASED) in the background, trying for at most `stale_after`; if the process ends
+/// before, the lease runs out by itself after `stale_after`. It is never silently kept.
+#[derive(Debug)]
+pub struct Lease {
+    pub(super) run_id: RunId,
+    pub(super) instance_id: InstanceId,
+    pub(super) fence: Fence,
+    pub(super) attempt: i32,
+    pub(super) predecessor: Option<Holder>,
+    pub(super) gauges: Arc<Gauges>,
+    pub(super) state: watch::Receiver<LeaseState>,
+    pub(super) operations: mpsc::Sender<Op>,
+    pub(super) ended: bool,
+}
+
+/// What the heartbeat loop knows of a lease.
+#[derive(Debug, Clone, Default)]
+pub struct LeaseState {
+    /// `sent + fence_after` of the newest acknowledged heartbeat; `None` before the first.
+    pub trusted_until: Option<Instant>,
+    /// Set once, and for good.
+    pub lost: Option<Loss>,
+    /// Somebody has asked for a stop (`systole stop`).
+    pub stop_requested: bool,
+    /// Why the newest heartbeat failed; `None` after a success.
+    pub trouble: Option<DbError>,
+    /// A heartbeat found its row locked by somebody else's transaction.
+    pub busy: bool,
+}
+
+/// Why a lease is over although nobody here ended it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The database says so: another executor holds the run, or an operator has ended this tenure.
+    Superseded,
+    /// No heartbeat was acknowledged in time: another executor may soon hold the run.
+    Expired,
+}
+
+/// Why a finish was not recorded.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FinishError {
+    /// The tenure had ended before in another way; what was said now is not recorded.
+    #[error("the run \"{run_id}\" was lost before its end could be recorded: another executor may hold it")]
+    Lost {
+        /// The run.
+        run_id: RunId,
+    },
+    /// The database refuses, in a way that waiting does not mend.
+    #[error(transparent)]
+    Db(DbError),
+    /// The heartbeat thread is gone: a bug of ours.
+    #[error("the heartbeat thread has ended")]
+    Stopped,
+}
+
+impl Lease {
+    /// The run.
+    pub fn run_id(&self) -> &RunId {
+        &self.run_id
+    }
+
+    /// The identity of this tenure.
+    pub fn instance_id(&self) -> InstanceId {
+        self.instance_id
+    }
+
+    /// The fencing token, for `systole.fence(run_id, fence)` and for any store that compares tokens.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// This tenure's number within its run, from 1.
+    pub fn attempt(&self) -> i32 {
+        self.attempt
+    }
+
+    /// The crashed instance that this one follows, if it follows one.
+    pub fn predecessor(&self) -> Option<&Holder> {
+        self.predecessor.as_ref()
+    }
+
+    /// What the heartbeat loop knows, and how to wait for news of it.
+    pub fn state(&self) -> watch::Receiver<LeaseState> {
+        self.state.clone()
+    }
+
+    /// Resolves when the run may no longer be worked on: superseded, or no heartbeat acknowledged for `fence_after`.
+    ///
+    /// Stop at once then, within `kill_grace`. Cancel-safe; may be called again, also from several tasks.
+    pub async fn lost(&self) -> Loss {
+        let mut state = self.state.clone();
+        loop {
+            let LeaseState { trusted_until, lost, .. } = state.borrow_and_update().clone();
+            if let Some(loss) = lost {
+                return loss;
+            }
+            let until = trusted_until.unwrap_or(Instant::from_nanos(0));
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() { return Loss::Expired },
+                () = sleep_until(until) => return Loss::Expired,
+            }
+        }
+    }
+
+    /// Tells how far the work is; shown as `phases_executed`. Goes with the next heartbeat, and never backwards.
+    pub fn progress(&self, phases: i64) {
+        self.gauges.phases.fetch_max(phases, Ordering::Relaxed);
+    }
+
+    /// Tells which process does the work, with a heartbeat sent at once.
+    pub(crate) fn started(&self, child_pid: i32) {
+        self.gauges.child_pid.store(child_pid, Ordering::Relaxed);
+        // If the queue is full, the next heartbeat carries it.
+        let _ = self.operations.try_send(Op::BeatNow(self.instance_id));
+    }
+
+    /// Ends the tenure as COMPLETED. See [`Lease::finish`] on errors and cancellation.
+    pub async fn complete(self) -> Result<(), FinishError> {
+        self.finish(End::of(InstanceStatus::Completed)).await
+    }
+
+    /// Ends the tenure as FAILED. See [`Lease::finish`] on errors and cancellation.
+    pub async fn fail(self) -> Result<(), FinishError> {
+        self.finish(End::of(InstanceStatus::Failed)).await
+    }
+
+    /// Gives the run back on purpose. See [`Lease::finish`] on errors and cancellation.
+    pub async fn release(self) -> Result<(), FinishError> {
+        self.finish(End::of(InstanceStatus::Released)).await
+    }
+
+    /// Ends the tenure, and keeps it alive until the end is recorded, however long the database is away.
+    ///
+    /// Dropping the future gives the lease back instead; the end may have been recorded by then, or not.
+    pub async fn finish(mut self, end: End) -> Result<(), FinishError> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let operation = Op::Finish {
+                instance_id: self.instance_id,
+                fence: self.fence,
+                end: Box::new(end.clone()),
+                phases: self.gauges.phases.load(Ordering::Relaxed),
+                reply,
+            };
+            self.operations.send(operation).await.map_err(|_| FinishError::Stopped)?;
+            match answer.await {
+                Ok(Ok(stands)) => {
+                    self.ended = true;
+                    return if stands { Ok(()) } else { Err(FinishError::Lost { run_id: self.run_id.clone() }) };
+                }
+                Ok(Err(error)) if !error.is_transient() => {
+                    return Err(FinishError::Db(error));
+                }
+                // Its outcome is unknown, or the loop was too busy to take it: ask again.
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(backoff.next_delay()).await,
+            }
+        }
+    }
+
+    /// Leaves the tenure as it is: its end is on disk as a certificate, or has been recorded by somebody else.
+    pub(crate) fn abandon(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.ended {
+            // If the queue is full or the loop is gone, the lease runs out by itself.
+            let _ = self.operations.try_send(Op::Release { instance_id: self.instance_id, fence: self.fence });
+        }
+    }
+}

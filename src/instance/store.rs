@@ -1,0 +1,320 @@
+//! Claim, beat, finish and the filing of a certificate: typed calls of the SQL functions of the same names.
+//!
+//! Each is one statement in a transaction of its own, sent with its parameter types, so in one round trip.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error, Row};
+use uuid::Uuid;
+
+use super::witness::Testimony;
+use crate::identity::Identity;
+use crate::ids::{Fence, InstanceId, RunId};
+use crate::outcome::{Cause, End, InstanceStatus};
+
+/// Every statement of this file, for the test that prepares them all.
+pub(crate) const STATEMENTS: &[&str] = &[CLAIM, BEAT, FINISH, FILE_CERTIFICATE];
+
+const CLAIM: &str = "-- instance.claim
+    SELECT * FROM systole.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+const BEAT: &str = "-- instance.beat
+    SELECT * FROM systole.beat($1, $2, $3)";
+const FINISH: &str = "-- instance.finish
+    SELECT verdict FROM systole.finish($1, $2, $3, $4, $5, $6, $7)";
+const FILE_CERTIFICATE: &str = "-- instance.file_certificate
+    SELECT verdict FROM systole.file_certificate($1, $2, $3, $4, $5, $6, $7)";
+
+/// An instance as others see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The identity.
+    pub instance_id: InstanceId,
+    /// `PID@host`, for people.
+    pub executor_id: String,
+    /// The host by its name.
+    pub host: String,
+    /// The supervising process on that host.
+    pub pid: i32,
+    /// The command's process on that host, once it has been started.
+    pub child_pid: Option<i32>,
+    /// Instance n of a run is attempt n.
+    pub attempt: i32,
+    /// Its fencing token.
+    pub fence: Fence,
+    /// RUNNING, or how it ended.
+    pub status: InstanceStatus,
+    /// How we know of its crash.
+    pub cause: Option<Cause>,
+    /// Which containment its tree is in.
+    pub containment: String,
+    /// What its user said it is for.
+    pub purpose: Option<String>,
+    /// By the database's clock.
+    pub started_at: DateTime<Utc>,
+    /// By the database's clock.
+    pub last_heartbeat: DateTime<Utc>,
+    /// By the database's clock.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Since its start, in seconds.
+    pub age_seconds: f64,
+    /// Since its last heartbeat, in seconds.
+    pub heartbeat_age_seconds: f64,
+    /// Its own staleness threshold, in seconds.
+    pub stale_after_seconds: f64,
+    /// When somebody asked for its stop.
+    pub stop_requested_at: Option<DateTime<Utc>>,
+}
+
+/// Who claims, apart from which run: the same for all claims of one executor.
+#[derive(Debug, Clone)]
+pub(crate) struct Executor {
+    pub(crate) identity: Identity,
+    pub(crate) stale_after: Duration,
+    pub(crate) containment: String,
+    /// SHA-256 of the secret in the certificate of death; `None` where there is no guard to write one.
+    pub(crate) death_secret_hash: Option<[u8; 32]>,
+}
+
+/// One claim. Asked again with the same instance id it means the same claim.
+#[derive(Debug, Clone)]
+pub(crate) struct ClaimRequest {
+    pub(crate) run_id: RunId,
+    pub(crate) instance_id: InstanceId,
+    pub(crate) executor: Executor,
+    pub(crate) purpose: Option<String>,
+    /// Take the database's clock at its word, without a witness of our own.
+    pub(crate) trust_db_clock: bool,
+    /// Not if the run is COMPLETED.
+    pub(crate) once: bool,
+    /// Write an event if refused: for people, not for a waiter's every look.
+    pub(crate) note_refusal: bool,
+}
+
+/// What the database decided.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimVerdict {
+    /// Granted now.
+    Ok,
+    /// Granted before, to this very instance.
+    Mine,
+    /// Another holds it and is fresh, or a lock keeps us from looking further.
+    Held,
+    /// Its holder is silent, but we may not conclude yet that it is dead: see the reason.
+    Dead,
+    /// The run does not want another attempt, or this instance has been and gone.
+    NotRunnable,
+}
+
+/// The answer to a claim.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    pub(crate) verdict: ClaimVerdict,
+    /// Why not, as in the head comment of staleness.sql and claim.sql.
+    pub(crate) reason: Option<String>,
+    pub(crate) fence: Option<Fence>,
+    pub(crate) attempt: Option<i32>,
+    pub(crate) holder: Option<Holder>,
+    /// The crashed instance that this one follows.
+    pub(crate) predecessor: Option<Holder>,
+    /// Backends whose locks keep us out.
+    pub(crate) blocked_by: Vec<i32>,
+}
+
+/// What one heartbeat says of one instance.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BeatVerdict {
+    Ok,
+    Busy,
+    Lost,
+}
+
+/// The answer to a heartbeat.
+#[derive(Debug)]
+pub(crate) struct Beat {
+    /// The database's clock.
+    pub(crate) at: DateTime<Utc>,
+    /// Per instance: the verdict, and whether somebody has asked for a stop.
+    pub(crate) instances: Vec<(InstanceId, BeatVerdict, bool)>,
+}
+
+/// What a heartbeat carries for one instance.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pulse {
+    pub(crate) instance_id: InstanceId,
+    pub(crate) phases: i64,
+    pub(crate) child_pid: Option<i32>,
+}
+
+/// A certificate of death, to be filed.
+#[derive(Debug, Clone)]
+pub(crate) struct CertificateFiling {
+    pub(crate) instance_id: InstanceId,
+    pub(crate) secret: Vec<u8>,
+    pub(crate) end: End,
+    pub(crate) filed_by: String,
+}
+
+/// What became of a filed certificate.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FilingVerdict {
+    /// The instance has ended by it.
+    Ok,
+    /// It had ended before.
+    Already,
+    /// This database knows no such instance.
+    Unknown,
+    /// The secret is not the instance's.
+    Forged,
+}
+
+/// Claims a run. Idempotent by the instance id.
+pub(crate) async fn claim(
+    client: &Client,
+    request: &ClaimRequest,
+    testimony: Option<Testimony>,
+) -> Result<Claim, Error> {
+    let Executor { identity, stale_after, containment, death_secret_hash } = &request.executor;
+    let (trusted_since, expected_now, tolerance) = match testimony {
+        _ if request.trust_db_clock => (Some(DateTime::UNIX_EPOCH), None, Duration::ZERO),
+        Some(said) => (Some(said.trusted_since), Some(said.expected_now), said.tolerance),
+        None => (None, None, Duration::ZERO),
+    };
+    let hash = death_secret_hash.as_ref().map(<[u8; 32]>::as_slice);
+    let row = only_row(
+        client,
+        CLAIM,
+        &[
+            (&request.run_id.as_str(), Type::TEXT),
+            (&request.instance_id.0, Type::UUID),
+            (&identity.executor_id, Type::TEXT),
+            (&identity.host, Type::TEXT),
+            (&identity.pid, Type::INT4),
+            (&identity.boot_id, Type::TEXT),
+            (&identity.pid_namespace, Type::TEXT),
+            (&identity.process_started, Type::INT8),
+            (containment, Type::TEXT),
+            (&(stale_after.as_millis() as i64), Type::INT8),
+            (&hash, Type::BYTEA),
+            (&request.purpose, Type::TEXT),
+            (&trusted_since, Type::TIMESTAMPTZ),
+            (&expected_now, Type::TIMESTAMPTZ),
+            (&(tolerance.as_millis() as i64), Type::INT8),
+            (&request.once, Type::BOOL),
+            (&request.note_refusal, Type::BOOL),
+        ],
+    )
+    .await?;
+    let verdict = match row.get("verdict") {
+        "ok" => ClaimVerdict::Ok,
+        "mine" => ClaimVerdict::Mine,
+        "held" => ClaimVerdict::Held,
+        "dead" => ClaimVerdict::Dead,
+        "not_runnable" => ClaimVerdict::NotRunnable,
+        other => unreachable!("claim.sql has no verdict {other:?}"),
+    };
+    Ok(Claim {
+        verdict,
+        reason: row.get("reason"),
+        fence: row.get::<_, Option<i64>>("fence").map(Fence),
+        attempt: row.get("attempt"),
+        holder: described(&row, "holder"),
+        predecessor: described(&row, "predecessor"),
+        blocked_by: row.get::<_, Option<Vec<i32>>>("blocked_by").unwrap_or_default(),
+    })
+}
+
+/// One heartbeat for all the given instances; for none it only reads the clock.
+pub(crate) async fn beat(client: &Client, pulses: &[Pulse]) -> Result<Beat, Error> {
+    let ids: Vec<Uuid> = pulses.iter().map(|pulse| pulse.instance_id.0).collect();
+    let phases: Vec<i64> = pulses.iter().map(|pulse| pulse.phases).collect();
+    let child_pids: Vec<Option<i32>> = pulses.iter().map(|pulse| pulse.child_pid).collect();
+    let row = only_row(
+        client,
+        BEAT,
+        &[(&ids, Type::UUID_ARRAY), (&phases, Type::INT8_ARRAY), (&child_pids, Type::INT4_ARRAY)],
+    )
+    .await?;
+    let ids: Vec<Uuid> = row.get::<_, Option<_>>("instances").unwrap_or_default();
+    let verdicts: Vec<&str> = row.get::<_, Option<_>>("verdicts").unwrap_or_default();
+    let stops: Vec<bool> = row.get::<_, Option<_>>("stops").unwrap_or_default();
+    let instances = ids.into_iter().zip(verdicts).zip(stops).map(|((id, verdict), stop)| {
+        let verdict = match verdict {
+            "ok" => BeatVerdict::Ok,
+            "busy" => BeatVerdict::Busy,
+            "lost" => BeatVerdict::Lost,
+            other => unreachable!("beat.sql has no verdict {other:?}"),
+        };
+        (InstanceId(id), verdict, stop)
+    });
+    Ok(Beat { at: row.get("at"), instances: instances.collect() })
+}
+
+/// The holder's own word on its end: true if it stands as said, false if the tenure had been lost.
+pub(crate) async fn finish(
+    client: &Client,
+    instance_id: InstanceId,
+    fence: Fence,
+    end: &End,
+    phases: i64,
+) -> Result<bool, Error> {
+    let cause = end.cause.map(Cause::as_str);
+    let row = only_row(
+        client,
+        FINISH,
+        &[
+            (&instance_id.0, Type::UUID),
+            (&fence.0, Type::INT8),
+            (&end.status.as_str(), Type::TEXT),
+            (&end.exit_code, Type::INT4),
+            (&cause, Type::TEXT),
+            (&phases, Type::INT8),
+            (&end.detail, Type::JSONB),
+        ],
+    )
+    .await?;
+    Ok(row.get::<_, &str>("verdict") == "ok")
+}
+
+/// Files a certificate of death. Idempotent.
+pub(crate) async fn file_certificate(client: &Client, filing: &CertificateFiling) -> Result<FilingVerdict, Error> {
+    let cause = filing.end.cause.map(Cause::as_str);
+    let row = only_row(
+        client,
+        FILE_CERTIFICATE,
+        &[
+            (&filing.instance_id.0, Type::UUID),
+            (&filing.secret, Type::BYTEA),
+            (&filing.end.status.as_str(), Type::TEXT),
+            (&filing.end.exit_code, Type::INT4),
+            (&cause, Type::TEXT),
+            (&filing.end.detail, Type::JSONB),
+            (&filing.filed_by, Type::TEXT),
+        ],
+    )
+    .await?;
+    Ok(match row.get("verdict") {
+        "ok" => FilingVerdict::Ok,
+        "already" => FilingVerdict::Already,
+        "unknown" => FilingVerdict::Unknown,
+        "forged" => FilingVerdict::Forged,
+        other => unreachable!("file_certificate.sql has no verdict {other:?}"),
+    })
+}
+
+async fn only_row(client: &Client, statement: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Row, Error> {
+    // All rows are read: a statement whose COMMIT fails says so only behind its last row.
+    let mut rows = client.query_typed(statement, parameters).await?;
+    Ok(rows.pop().expect("a function with OUT parameters returns one row"))
+}
+
+fn described(row: &Row, column: &str) -> Option<Holder> {
+    row.get::<_, Option<Value>>(column)
+        .map(|value| serde_json::from_value(value).expect("holder.sql builds what Holder reads"))
+}
