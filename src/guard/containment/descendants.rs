@@ -1,0 +1,135 @@
+//! All descendants of this process, found by walking /proc. For a child subreaper that is its whole tree: an orphan comes
+//! back to it, whatever it did to get away (setsid, double fork). Without children it has no descendants either.
+
+use std::collections::HashSet;
+use std::fs;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
+
+/// How many rounds of looking and signalling before giving up on forks that are always a step ahead.
+const ROUNDS_MAX: usize = 200;
+
+/// What is left after a kill.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Killed {
+    Emptied,
+    /// These do not die: stuck in the kernel, or out of our rights.
+    Remaining(Vec<Pid>),
+}
+
+/// Stops every descendant of `root`. Only a grace: anybody may continue them.
+pub(crate) fn stop_all(root: Pid) {
+    let mut stopped = HashSet::new();
+    for _ in 0..ROUNDS_MAX {
+        // What was forked by one that had not been stopped yet is found in the next round.
+        let fresh: Vec<Pid> = of(root, &[]).into_iter().filter(|pid| stopped.insert(*pid)).collect();
+        if fresh.is_empty() {
+            return;
+        }
+        for pid in fresh {
+            send(pid, Signal::STOP);
+        }
+    }
+}
+
+/// Lets every descendant go on.
+pub(crate) fn continue_all(root: Pid) {
+    signal_all(root, Signal::CONT);
+}
+
+/// Sends a signal to every descendant.
+pub(crate) fn signal_all(root: Pid, signal: Signal) {
+    for pid in of(root, &[]) {
+        send(pid, signal);
+    }
+}
+
+/// Kills every descendant of this process but the `spared` and theirs, and reaps them. Blocks for about a second at most.
+pub(crate) fn kill_all(spared: &[Pid]) -> Killed {
+    let root = rustix::process::getpid();
+    for round in 0..ROUNDS_MAX {
+        reap(root, spared);
+        let left = of(root, spared);
+        if left.is_empty() {
+            return Killed::Emptied;
+        }
+        // First all are stopped, so that no fork of one slips past the killing of another.
+        if round == 0 {
+            left.iter().for_each(|pid| send(*pid, Signal::STOP));
+        }
+        left.iter().for_each(|pid| send(*pid, Signal::KILL));
+        std::thread::sleep(Duration::from_millis(if round < 20 { 1 } else { 5 }));
+    }
+    Killed::Remaining(of(root, spared))
+}
+
+/// The children of this process.
+pub(crate) fn children() -> Vec<Pid> {
+    children_of(rustix::process::getpid())
+}
+
+/// All living descendants, parents before their children. A zombie lives until it is reaped.
+fn of(root: Pid, spared: &[Pid]) -> Vec<Pid> {
+    let mut found = children_of(root);
+    found.retain(|pid| !spared.contains(pid));
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        found.extend(children_of(pid));
+        next += 1;
+    }
+    found
+}
+
+/// Of all threads: a child belongs to the thread that forked it.
+fn children_of(pid: Pid) -> Vec<Pid> {
+    let tasks = format!("/proc/{}/task", pid.as_raw_pid());
+    let Ok(threads) = fs::read_dir(tasks) else { return Vec::new() };
+    let mut children = Vec::new();
+    for thread in threads.flatten() {
+        let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        children.extend(list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)));
+    }
+    children
+}
+
+/// By a pidfd, and only if it still is what was found: between look and signal its number may have been given again.
+fn send(pid: Pid, signal: Signal) {
+    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    if is_descendant(pid) {
+        let _ = pidfd_send_signal(descriptor, signal);
+    }
+}
+
+fn is_descendant(pid: Pid) -> bool {
+    let us = rustix::process::getpid();
+    let mut at = pid;
+    for _ in 0..10_000 {
+        match parent_of(at) {
+            Some(parent) if parent == us => return true,
+            Some(parent) => at = parent,
+            None => return false,
+        }
+    }
+    false
+}
+
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    // The command name may hold spaces and parentheses; what we want stands behind its last one.
+    Pid::from_raw(stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?)
+}
+
+/// Reaps what has ended, one by one, so that the end of a spared one stays for whoever waits for it.
+fn reap(root: Pid, spared: &[Pid]) {
+    for pid in children_of(root) {
+        if !spared.contains(&pid) {
+            match waitpid(Some(pid), WaitOptions::NOHANG) {
+                Ok(_) | Err(Errno::CHILD | Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What keeps a tree together, so that it can be stopped, killed and seen to be empty.
+//!
+//! | level | survives kill -9 of supervisor and guard together | setsid, double fork | freeze |
+//! |---|---|---|---|
+//! | PID namespace with a cgroup (root) | nothing | contained | cgroup freezer |
+//! | cgroup v2 | the command's own children, until the next systole of this host sweeps | contained | cgroup freezer |
+//! | child subreaper | the command's own children | contained while the guard lives | SIGSTOP: only a grace |
+//!
+//! Never a user namespace unasked: it would change who the command is.
+
+mod cgroup;
+mod descendants;
+pub(super) mod pid_namespace;
+
+pub(crate) use cgroup::Cgroup;
+pub(super) use descendants::{Killed, children, continue_all, kill_all, signal_all, stop_all};
+
+use serde::{Deserialize, Serialize};
+
+/// The levels, from the strongest to the weakest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Containment {
+    PidNamespace,
+    Cgroup,
+    Subreaper,
+}
+
+impl Containment {
+    /// The level of this name, as people write it.
+    pub(crate) fn named(name: &str) -> Option<Containment> {
+        match name {
+            "pid_namespace" => Some(Containment::PidNamespace),
+            "cgroup" => Some(Containment::Cgroup),
+            "subreaper" => Some(Containment::Subreaper),
+            _ => None,
+        }
+    }
+}
+
+/// What is in force for one tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Secured {
+    pub(crate) level: Containment,
+    /// Where the cgroup is, if there is one.
+    pub(crate) cgroup: Option<String>,
+    /// Whether a frozen tree stays frozen whatever anybody sends it.
+    pub(crate) freezer: bool,
+    /// Why no stronger level could be had, for `doctor`.
+    pub(crate) shortcomings: Vec<String>,
+}
+
+impl Secured {
+    /// As it stands in the database.
+    pub(crate) fn label(&self) -> String {
+        match (self.level, &self.cgroup) {
+            (Containment::PidNamespace, Some(_)) => "pid_namespace+cgroup",
+            (Containment::PidNamespace, None) => "pid_namespace",
+            (Containment::Cgroup, _) => "cgroup",
+            (Containment::Subreaper, _) => "subreaper",
+        }
+        .to_owned()
+    }
+}

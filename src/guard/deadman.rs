@@ -1,0 +1,208 @@
+//! When to freeze, thaw and kill. Pure: the clock comes in as an argument, and no process is touched.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::elapsed::Instant;
+
+/// The relations the switch works by; durations of the supervisor's timing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rules {
+    /// K: a silent supervisor's tree is dead by deadline + K, so its end is decided at half of that.
+    pub(crate) kill_grace: Duration,
+    /// How long a tree may stay frozen while its supervisor lives.
+    pub(crate) freeze_max: Duration,
+    /// The same without a freezer, where a stopped tree could be woken by anybody, counted from the deadline.
+    pub(crate) stopped_max: Duration,
+    /// Whether `freeze` means the cgroup freezer.
+    pub(crate) freezer: bool,
+}
+
+/// Why a tree was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KillReason {
+    /// The supervisor's end of the socket closed: it has died.
+    SupervisorGone,
+    /// The deadline passed, and the supervisor neither renewed nor ticked: stopped or hung.
+    SupervisorSilent,
+    /// The supervisor lives, but has had no acknowledged heartbeat for longer than a tree may wait.
+    DatabaseAway,
+    /// The supervisor said so.
+    Ordered,
+}
+
+/// What to do now.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Wait(Instant),
+    Freeze,
+    Thaw,
+    Kill(KillReason),
+}
+
+/// The state of the switch: armed with its first deadline, and final once it has killed.
+#[derive(Debug, Clone)]
+pub(crate) struct Deadman {
+    rules: Rules,
+    /// The latest absolute deadline: `sent + F` of an acknowledged heartbeat.
+    until: Instant,
+    last_tick: Instant,
+    frozen_since: Option<Instant>,
+}
+
+impl Deadman {
+    /// Armed without a renewal yet: whatever is in the tree is frozen at once, so nothing may be started before one.
+    pub(crate) fn armed(rules: Rules, now: Instant) -> Deadman {
+        Deadman { rules, until: now, last_tick: now, frozen_since: None }
+    }
+
+    /// A renewal: deadlines are absolute, so one that was long under way moves nothing it should not.
+    pub(crate) fn renewed(&mut self, until: Instant) {
+        self.until = self.until.max(until);
+    }
+
+    /// A sign of life that was *sent* at `at`: one that lay in the socket while we were stopped is as old as it is.
+    pub(crate) fn ticked(&mut self, at: Instant, now: Instant) {
+        self.last_tick = self.last_tick.max(at.min(now));
+    }
+
+    pub(crate) fn froze(&mut self, now: Instant) {
+        self.frozen_since.get_or_insert(now);
+    }
+
+    pub(crate) fn thawed(&mut self) {
+        self.frozen_since = None;
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen_since.is_some()
+    }
+
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+
+    pub(crate) fn decide(&self, now: Instant) -> Decision {
+        let Some(frozen_since) = self.frozen_since else {
+            return if now < self.until { Decision::Wait(self.until) } else { Decision::Freeze };
+        };
+        if now < self.until {
+            return Decision::Thaw;
+        }
+        let silent_at = self.until.max(self.last_tick) + self.rules.kill_grace / 2;
+        let away_at =
+            if self.rules.freezer { frozen_since + self.rules.freeze_max } else { self.until + self.rules.stopped_max };
+        if now >= silent_at {
+            Decision::Kill(KillReason::SupervisorSilent)
+        } else if now >= away_at {
+            Decision::Kill(KillReason::DatabaseAway)
+        } else {
+            Decision::Wait(silent_at.min(away_at))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    const RULES: Rules = Rules {
+        kill_grace: Duration::from_secs(3),
+        freeze_max: Duration::from_secs(600),
+        stopped_max: Duration::from_millis(8500),
+        freezer: true,
+    };
+
+    fn frozen_at_deadline(rules: Rules) -> Deadman {
+        let mut switch = Deadman::armed(rules, at(0));
+        switch.renewed(at(15_000));
+        assert_eq!(switch.decide(at(14_999)), Decision::Wait(at(15_000)));
+        assert_eq!(switch.decide(at(15_000)), Decision::Freeze);
+        switch.froze(at(15_000));
+        switch
+    }
+
+    #[test]
+    fn an_armed_switch_without_a_renewal_lets_nothing_run() {
+        assert_eq!(Deadman::armed(RULES, at(0)).decide(at(0)), Decision::Freeze);
+    }
+
+    #[test]
+    fn a_silent_supervisor_costs_its_tree_within_k_of_the_deadline() {
+        let switch = frozen_at_deadline(RULES);
+        assert_eq!(switch.decide(at(16_499)), Decision::Wait(at(16_500)));
+        assert_eq!(switch.decide(at(16_500)), Decision::Kill(KillReason::SupervisorSilent));
+    }
+
+    #[test]
+    fn a_living_supervisor_keeps_its_tree_frozen_while_the_database_is_away() {
+        let mut switch = frozen_at_deadline(RULES);
+        for second in 16..600 {
+            switch.ticked(at(second * 1000), at(second * 1000));
+            assert!(matches!(switch.decide(at(second * 1000)), Decision::Wait(_)), "{second}");
+        }
+        switch.ticked(at(615_000), at(615_000));
+        assert_eq!(switch.decide(at(615_000)), Decision::Kill(KillReason::DatabaseAway));
+    }
+
+    #[test]
+    fn without_a_freezer_the_tree_is_dead_before_anybody_may_take_over() {
+        let mut switch = frozen_at_deadline(Rules { freezer: false, ..RULES });
+        switch.ticked(at(23_400), at(23_400));
+        assert!(matches!(switch.decide(at(23_400)), Decision::Wait(_)));
+        switch.ticked(at(23_500), at(23_500));
+        // 23.5 s + K = 26.5 s = 30 s x 0.9 - 0.5 s.
+        assert_eq!(switch.decide(at(23_500)), Decision::Kill(KillReason::DatabaseAway));
+    }
+
+    #[test]
+    fn a_renewal_that_came_too_late_thaws_nothing() {
+        let mut switch = frozen_at_deadline(RULES);
+        switch.renewed(at(15_900));
+        assert_ne!(switch.decide(at(16_000)), Decision::Thaw);
+        switch.renewed(at(30_000));
+        assert_eq!(switch.decide(at(16_000)), Decision::Thaw);
+    }
+
+    #[test]
+    fn ticks_that_lay_in_the_socket_are_as_old_as_they_are() {
+        let mut switch = frozen_at_deadline(RULES);
+        // We were stopped; the supervisor's last tick is from 15.2 s, and read only now.
+        switch.ticked(at(15_200), at(40_000));
+        assert_eq!(switch.decide(at(40_000)), Decision::Kill(KillReason::SupervisorSilent));
+    }
+
+    proptest! {
+        /// Whatever arrives in whatever order: nothing runs past the newest deadline, and deadlines only come from renewals.
+        #[test]
+        fn nothing_runs_past_the_newest_renewal(
+            steps in prop::collection::vec((0u64..3, 0u64..60_000), 1..60), freezer: bool,
+        ) {
+            let mut switch = Deadman::armed(Rules { freezer, ..RULES }, at(0));
+            let (mut now, mut newest) = (0u64, 0u64);
+            for (kind, value) in steps {
+                match kind {
+                    0 => { switch.renewed(at(value)); newest = newest.max(value); }
+                    1 => switch.ticked(at(value), at(now)),
+                    _ => now += value / 20,
+                }
+                match switch.decide(at(now)) {
+                    Decision::Freeze => switch.froze(at(now)),
+                    Decision::Thaw => switch.thawed(),
+                    Decision::Kill(_) => { prop_assert!(now >= newest); break; }
+                    Decision::Wait(next) => prop_assert!(next > at(now)),
+                }
+                prop_assert!(switch.is_frozen() || now < newest, "running at {now} with deadline {newest}");
+            }
+        }
+    }
+}

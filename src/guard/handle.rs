@@ -1,0 +1,129 @@
+//! The supervisor's end: starts the guard, speaks to it, and outlives it if it must.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::PROCESS_NAME;
+use super::containment::{Cgroup, Killed, Secured, children, kill_all};
+use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, send, send_descriptor};
+
+/// A guard of ours. Dropping it closes its socket: it then kills what it guards, certifies and ends.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    pid: Pid,
+    socket: UnixStream,
+    unread: Vec<u8>,
+    secured: Option<Secured>,
+    /// Children that we had before (a shell that exec'ed us may have left some): none of ours to kill.
+    strangers: Vec<Pid>,
+}
+
+/// Why there is no guard, or no longer one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GuardError {
+    /// It could not be started, or spoken to.
+    #[error("the guard process cannot be started: {0}")]
+    Start(io::Error),
+    /// Not even the weakest containment could be had.
+    #[error("the command cannot be contained here: {0}")]
+    Unready(String),
+    /// It ended although nobody asked it to: killed, or out of memory.
+    #[error("the guard process is gone")]
+    Gone,
+}
+
+impl Guard {
+    /// Starts it. It goes on by itself from here, making containment and init, while its supervisor does other things.
+    ///
+    /// The command's stdin is ours. Must be called within a tokio runtime.
+    pub(crate) fn start(preparation: Preparation) -> Result<Guard, GuardError> {
+        let started = || -> io::Result<Guard> {
+            // Orphans of a guard that dies come to us.
+            rustix::process::set_child_subreaper(Some(Pid::INIT))?;
+            let strangers = children();
+            let (ours, theirs) = StdUnixStream::pair()?;
+            let child = Command::new("/proc/self/exe")
+                .arg0(PROCESS_NAME)
+                .arg("guard")
+                .stdin(Stdio::from(OwnedFd::from(theirs)))
+                .spawn()?;
+            send_descriptor(&ours, io::stdin().as_fd())?;
+            send(&ours, &ToGuard::Prepare(preparation))?;
+            ours.set_nonblocking(true)?;
+            let socket = UnixStream::from_std(ours)?;
+            Ok(Guard { pid: Pid::from_child(&child), socket, unread: Vec::new(), secured: None, strangers })
+        };
+        started().map_err(GuardError::Start)
+    }
+
+    /// Waits until it is ready for [`ToGuard::Arm`]. Cancel-safe.
+    pub(crate) async fn ready(&mut self) -> Result<Secured, GuardError> {
+        match self.hear().await? {
+            FromGuard::Ready(secured) => {
+                self.secured = Some(secured.clone());
+                Ok(secured)
+            }
+            FromGuard::Unready { reason } | FromGuard::Unarmed { reason } => Err(GuardError::Unready(reason)),
+            _ => Err(GuardError::Gone),
+        }
+    }
+
+    /// Arms it: from its answer on, whatever happens to us ends in a certificate.
+    pub(crate) async fn arm(&mut self, arming: super::Arming) -> Result<(), GuardError> {
+        self.tell(&ToGuard::Arm(Box::new(arming))).await?;
+        loop {
+            match self.hear().await? {
+                FromGuard::Armed => return Ok(()),
+                FromGuard::Unarmed { reason } => return Err(GuardError::Unready(reason)),
+                // Armed without a renewal it freezes at once.
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends one message. Not cancel-safe.
+    pub(crate) async fn tell(&mut self, message: &ToGuard) -> Result<(), GuardError> {
+        self.socket.write_all(&encode(message)).await.map_err(|_| GuardError::Gone)
+    }
+
+    /// Waits for the next message. Cancel-safe.
+    pub(crate) async fn hear(&mut self) -> Result<FromGuard, GuardError> {
+        loop {
+            if let Some(message) = decode(&mut self.unread).map_err(|_| GuardError::Gone)? {
+                return Ok(message);
+            }
+            if self.socket.read_buf(&mut self.unread).await.map_err(|_| GuardError::Gone)? == 0 {
+                return Err(GuardError::Gone);
+            }
+        }
+    }
+
+    /// Kills the guard, if it still is there, and whatever it guarded. Blocks for up to `patience`; true if all is dead.
+    ///
+    /// First the guard: two writers of one freezer never.
+    pub(crate) fn destroy(&mut self, patience: Duration) -> bool {
+        let _ = kill_process(self.pid, Signal::KILL);
+        let _ = waitpid(Some(self.pid), WaitOptions::empty());
+        let cgroup = self.secured.as_ref().and_then(|secured| secured.cgroup.as_deref());
+        let emptied = match cgroup.map(Cgroup::open) {
+            Some(Ok(Some(cgroup))) => {
+                let _ = cgroup.kill();
+                let emptied = cgroup.wait_empty(patience).unwrap_or(false);
+                let _ = cgroup.remove();
+                emptied
+            }
+            Some(Ok(None)) | None => true,
+            Some(Err(_)) => false,
+        };
+        // Its init died with it, and its orphans have come to us.
+        matches!(kill_all(&self.strangers), Killed::Emptied) && emptied
+    }
+}

@@ -1,0 +1,48 @@
+//! The dead man's switch: a small process between a supervisor and the tree it started.
+//!
+//! The supervisor holds the lease; the guard holds the tree. As long as renewals arrive, it does nothing. When the last
+//! deadline passes it freezes the tree; when the supervisor has died or fallen silent it kills it; and when the tree is
+//! provably empty it writes a certificate of death, by which anybody on this host may end the tenure at once.
+//!
+//! ```text
+//! supervisor ──socket──▶ guard ──socket──▶ init ──exec──▶ command          (cgroup, subreaper)
+//!                                          init = PID 1 ──spawn──▶ command (PID namespace)
+//! ```
+//!
+//! Guard and init are this same binary, branched off in `main` by [`branch`] before anything else starts. They bear
+//! another name, so that killing by the name of `systole` does not take the guard with it.
+//!
+//! What it does not cover: work handed to another daemon, a write stuck in the kernel, SQL that still runs in the
+//! server, and a supervisor and a guard killed together where there is no PID namespace.
+
+pub(crate) mod certificate;
+pub(crate) mod containment;
+mod deadman;
+mod handle;
+mod init;
+mod process;
+pub(crate) mod remains;
+mod tree;
+mod wire;
+
+pub(crate) use deadman::{KillReason, Rules};
+pub(crate) use handle::{Guard, GuardError};
+pub(crate) use wire::{Arming, Audience, FromGuard, Intent, Order, Preparation, ToGuard};
+
+/// The name that guard and init bear in process lists.
+const PROCESS_NAME: &str = "deadman";
+
+/// Runs as guard or init if this process was started as one, and returns its exit code; `None` for anybody else.
+///
+/// To be called first in `main`, while the process has one thread and one purpose.
+pub fn branch() -> Option<i32> {
+    let mut arguments = std::env::args_os();
+    if arguments.next()? != PROCESS_NAME {
+        return None;
+    }
+    match arguments.next()?.to_str()? {
+        "guard" => Some(process::main()),
+        "init" => Some(init::main()),
+        _ => None,
+    }
+}

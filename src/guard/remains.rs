@@ -1,0 +1,99 @@
+//! What an earlier life left on this host: certificates to file, and trees that lost both supervisor and guard.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::certificate::{Certificate, Header, InstanceFile};
+use super::containment::Cgroup;
+use crate::elapsed::Instant;
+use crate::identity::boot_id;
+use crate::ids::InstanceId;
+use crate::outcome::{Cause, End, InstanceStatus};
+
+/// How long the sweep waits for a killed tree: a claim is waiting behind it.
+const EMPTYING_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A file that nobody can act upon any more is removed when it is older than any lease.
+const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
+/// A death on this host that the database may not know of yet.
+#[derive(Debug)]
+pub(crate) struct Death {
+    pub(crate) header: Header,
+    pub(crate) end: End,
+    path: PathBuf,
+}
+
+/// Where the file of an instance is.
+pub(crate) fn file_of(instances: &Path, instance_id: InstanceId) -> PathBuf {
+    instances.join(instance_id.to_string())
+}
+
+/// All deaths that may be told to this database. Kills what is left in the cgroup of a tree whose guard is gone: once
+/// that is empty, it is as good as a certificate, and is written as one.
+///
+/// Files of living guards, of other databases, and those that prove nothing are passed over.
+pub(crate) fn sweep(instances: &Path, fleet_id: Uuid) -> io::Result<Vec<Death>> {
+    let mut deaths = Vec::new();
+    for entry in fs::read_dir(instances)? {
+        let path = entry?.path();
+        // One file that cannot be read must not keep the others from being filed.
+        if let Ok(Some(death)) = examine(&path, fleet_id) {
+            deaths.push(death);
+        }
+    }
+    Ok(deaths)
+}
+
+fn examine(path: &Path, fleet_id: Uuid) -> io::Result<Option<Death>> {
+    let Some(mut file) = InstanceFile::try_lock(path)? else { return Ok(None) };
+    let (header, certificate) = file.read()?;
+    let Some(header) = header.filter(|header| header.fleet_id == fleet_id) else {
+        remove_if_old(path)?;
+        return Ok(None);
+    };
+    if let Some(certificate) = certificate {
+        return Ok(Some(Death { header, end: certificate.end, path: path.to_owned() }));
+    }
+    if !emptied(&header) {
+        remove_if_old(path)?;
+        return Ok(None);
+    }
+    let end =
+        End { cause: Some(Cause::Proof), detail: json!({ "killed": "swept" }), ..End::of(InstanceStatus::Crashed) };
+    file.certify(&Certificate { end: end.clone(), killed: None, died_at: Instant::now() })?;
+    Ok(Some(Death { header, end, path: path.to_owned() }))
+}
+
+/// Whether the tree of this header is now provably empty. Only its own cgroup, on this boot, can show that.
+fn emptied(header: &Header) -> bool {
+    if header.boot_id.is_none() || header.boot_id != boot_id() {
+        return false;
+    }
+    let Some(Ok(Some(cgroup))) = header.cgroup.as_deref().map(Cgroup::open) else { return false };
+    let emptied = cgroup.kill().is_ok() && cgroup.wait_empty(EMPTYING_PATIENCE).unwrap_or(false);
+    if emptied {
+        let _ = cgroup.remove();
+    }
+    emptied
+}
+
+fn remove_if_old(path: &Path) -> io::Result<()> {
+    let age = SystemTime::now().duration_since(fs::metadata(path)?.modified()?).unwrap_or_default();
+    if age > KEPT_AT_MOST {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+impl Death {
+    /// The database knows: nothing is left to tell.
+    pub(crate) fn told(self) {
+        let _ = fs::remove_file(self.path);
+    }
+}

@@ -1,0 +1,301 @@
+//! The command and all it starts, whatever contains it: started, signalled, frozen, killed, and seen to be empty.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal, set_child_subreaper, waitpid,
+};
+use serde_json::json;
+
+use super::PROCESS_NAME;
+use super::containment::{
+    Cgroup, Containment, Killed, Secured, continue_all, kill_all, pid_namespace, signal_all, stop_all,
+};
+use super::wire::{FromInit, Order, ToInit, decode, receive, send, send_descriptor};
+
+/// A tree in its containment. Made by the guard, whose children its topmost processes are.
+pub(super) struct Tree {
+    secured: Secured,
+    cgroup: Option<Cgroup>,
+    init: Pid,
+    /// Open while init is still init: until the exec, or as PID 1 until the end.
+    socket: Option<UnixStream>,
+    unread: Vec<u8>,
+    command: Option<OwnedFd>,
+    started: bool,
+}
+
+/// What happened in the tree.
+#[derive(Debug)]
+pub(super) enum News {
+    Started { child_pid: i32 },
+    Stopped { number: i32 },
+    Ended(Ended),
+}
+
+/// How the command ended by itself.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its exit code, 128 + n for signal n, 126 or 127 if it could not be started.
+    pub(super) code: i32,
+    pub(super) detail: serde_json::Value,
+}
+
+impl Tree {
+    /// Makes the strongest containment that can be had, at most the wished one, with an init waiting in it.
+    pub(super) fn make(name: &str, wish: Option<Containment>, stdin: OwnedFd) -> io::Result<Tree> {
+        // Orphans of the tree come to us, at every level: what has no parent left is still ours to find.
+        set_child_subreaper(Some(Pid::INIT))?;
+        let is_root = rustix::process::geteuid().is_root();
+        let strongest = wish.unwrap_or(Containment::PidNamespace);
+        let mut shortcomings = Vec::new();
+
+        let cgroup = if strongest > Containment::Cgroup {
+            None
+        } else {
+            Cgroup::create(name).map_err(|error| shortcomings.push(format!("no cgroup: {error}"))).ok()
+        };
+        let mut made = None;
+        if strongest == Containment::PidNamespace {
+            if is_root {
+                match in_new_namespace(|| spawn_init(cgroup.as_ref(), &stdin)) {
+                    Ok(init) => made = Some((Containment::PidNamespace, init)),
+                    Err(error) => shortcomings.push(format!("no PID namespace: {error}")),
+                }
+            } else {
+                shortcomings.push("no PID namespace: that takes root".to_owned());
+            }
+        }
+        let (level, (init, socket)) = match made {
+            Some(made) => made,
+            None => {
+                let level = if cgroup.is_some() { Containment::Cgroup } else { Containment::Subreaper };
+                (level, spawn_init(cgroup.as_ref(), &stdin)?)
+            }
+        };
+        let secured = Secured {
+            level,
+            cgroup: cgroup.as_ref().map(Cgroup::location),
+            freezer: cgroup.as_ref().is_some_and(Cgroup::can_freeze),
+            shortcomings,
+        };
+        Ok(Tree { secured, cgroup, init, socket: Some(socket), unread: Vec::new(), command: None, started: false })
+    }
+
+    pub(super) fn secured(&self) -> &Secured {
+        &self.secured
+    }
+
+    pub(super) fn init_socket(&self) -> Option<&UnixStream> {
+        self.socket.as_ref()
+    }
+
+    pub(super) fn has_started(&self) -> bool {
+        self.started
+    }
+
+    pub(super) fn go(&self, order: Order) -> io::Result<()> {
+        match &self.socket {
+            Some(socket) => send(socket, &ToInit::Go(Box::new(order))),
+            None => Ok(()),
+        }
+    }
+
+    /// The next thing that happened, without waiting; reaps whatever has ended.
+    pub(super) fn news(&mut self) -> io::Result<Option<News>> {
+        if let Some(news) = self.said_by_init()? {
+            return Ok(Some(news));
+        }
+        loop {
+            let (pid, status) = match rustix::process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+                Ok(Some(found)) => found,
+                Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(None),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if pid != self.init {
+                continue;
+            }
+            if let Some(number) = status.stopping_signal() {
+                return Ok(Some(News::Stopped { number }));
+            }
+            // In a PID namespace init ends behind its own last word; without one, somebody has killed it.
+            let signal = status.terminating_signal();
+            let code = status.exit_status().unwrap_or_else(|| 128 + signal.unwrap_or(0));
+            return Ok(Some(News::Ended(Ended::by_itself(code, signal))));
+        }
+    }
+
+    fn said_by_init(&mut self) -> io::Result<Option<News>> {
+        loop {
+            if let Some(said) = decode::<FromInit>(&mut self.unread)? {
+                match said {
+                    FromInit::Ready => continue,
+                    FromInit::Unready { reason } => {
+                        return Ok(Some(News::Ended(Ended { code: 126, detail: json!({ "start_failed": reason }) })));
+                    }
+                    FromInit::ExecFailed { errno } => return Ok(Some(News::Ended(Ended::not_started(errno)))),
+                    FromInit::Spawned => return Ok(self.command_is(only_child_of(self.init).unwrap_or(self.init))),
+                    FromInit::Stopped { number } => return Ok(Some(News::Stopped { number })),
+                    FromInit::Exited { code, signal } => {
+                        return Ok(Some(News::Ended(Ended::by_itself(code, signal))));
+                    }
+                }
+            }
+            let Some(socket) = &self.socket else { return Ok(None) };
+            let mut chunk = [0; 4096];
+            match rustix::net::recv(socket, &mut chunk, rustix::net::RecvFlags::DONTWAIT) {
+                Ok((0, _)) | Err(rustix::io::Errno::CONNRESET) => {
+                    self.socket = None;
+                    if self.secured.level == Containment::PidNamespace {
+                        return Ok(None);
+                    }
+                    // Its end was closed by the exec.
+                    return Ok(self.command_is(self.init));
+                }
+                Ok((read, _)) => self.unread.extend_from_slice(&chunk[..read]),
+                Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn command_is(&mut self, pid: Pid) -> Option<News> {
+        self.started = true;
+        // A pidfd names this process for good, however soon its number is used again.
+        self.command = pidfd_open(pid, PidfdFlags::empty()).ok();
+        Some(News::Started { child_pid: pid.as_raw_pid() })
+    }
+
+    /// Passes a signal on; one that finds nobody is not missed.
+    pub(super) fn signal(&self, signal: Signal, to_all: bool) {
+        if !to_all {
+            if let Some(command) = &self.command {
+                let _ = pidfd_send_signal(command, signal);
+            }
+        } else if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.signal_all(signal);
+        } else {
+            signal_all(rustix::process::getpid(), signal);
+        }
+    }
+
+    pub(super) fn freeze(&self) {
+        match &self.cgroup {
+            Some(cgroup) if self.secured.freezer => {
+                let _ = cgroup.freeze();
+            }
+            _ => stop_all(rustix::process::getpid()),
+        }
+    }
+
+    pub(super) fn thaw(&self) {
+        match &self.cgroup {
+            Some(cgroup) if self.secured.freezer => {
+                let _ = cgroup.thaw();
+            }
+            _ => continue_all(rustix::process::getpid()),
+        }
+    }
+
+    /// Kills everything, frozen or not; returns what is left after `patience`. Empty is proof:
+    /// the kernel reports the end of a namespace's init only when the namespace is empty, a cgroup says so itself, and a
+    /// subreaper without children has no descendants.
+    pub(super) fn kill(&mut self, patience: Duration) -> Vec<Pid> {
+        if self.secured.level == Containment::PidNamespace {
+            let _ = kill_process(self.init, Signal::KILL);
+            if !reaped(self.init, patience) {
+                return vec![self.init];
+            }
+        }
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill();
+            if !cgroup.wait_empty(patience).unwrap_or(false) {
+                return cgroup.pids().unwrap_or_else(|_| vec![self.init]);
+            }
+        }
+        // What is left of our children are zombies; at the subreaper level this is the kill itself.
+        match kill_all(&[]) {
+            Killed::Emptied => Vec::new(),
+            Killed::Remaining(pids) => pids,
+        }
+    }
+
+    /// Takes the empty containment down.
+    pub(super) fn remove(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.remove();
+        }
+    }
+}
+
+impl Ended {
+    fn by_itself(code: i32, signal: Option<i32>) -> Ended {
+        Ended { code, detail: signal.map_or(json!({}), |signal| json!({ "signal": signal })) }
+    }
+
+    /// 127 and 126 as in a shell.
+    fn not_started(errno: i32) -> Ended {
+        let error = io::Error::from_raw_os_error(errno);
+        let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+        Ended { code, detail: json!({ "start_failed": error.to_string() }) }
+    }
+}
+
+/// Starts init in the cgroup, and hands it what will be the command's stdin.
+fn spawn_init(cgroup: Option<&Cgroup>, stdin: &OwnedFd) -> io::Result<(Pid, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let child = Command::new("/proc/self/exe")
+        .arg0(PROCESS_NAME)
+        .arg("init")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .spawn()?;
+    let pid = Pid::from_child(&child);
+    if let Some(cgroup) = cgroup {
+        cgroup.add(pid)?;
+    }
+    send_descriptor(&ours, stdin.as_fd())?;
+    match receive(&ours)? {
+        Some(FromInit::Ready) => Ok((pid, ours)),
+        Some(FromInit::Unready { reason }) => {
+            let _ = waitpid(Some(pid), WaitOptions::empty());
+            Err(io::Error::other(reason))
+        }
+        _ => Err(io::Error::other("its first process ended before it was ready")),
+    }
+}
+
+/// Does `spawn` so that the process becomes PID 1 of a new namespace; afterwards our children are as before.
+fn in_new_namespace<T>(spawn: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let before = std::fs::File::open("/proc/self/ns/pid")?;
+    pid_namespace::unshare_for_children()?;
+    let spawned = spawn();
+    rustix::thread::move_into_link_name_space(before.as_fd(), Some(rustix::thread::LinkNameSpaceType::ProcessID))?;
+    spawned
+}
+
+fn only_child_of(pid: Pid) -> Option<Pid> {
+    let raw = pid.as_raw_pid();
+    let children = std::fs::read_to_string(format!("/proc/{raw}/task/{raw}/children")).ok()?;
+    Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
+}
+
+/// Waits for the end of a child of ours and reaps it; true also if it has been reaped before.
+fn reaped(pid: Pid, patience: Duration) -> bool {
+    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
+    let timeout =
+        rustix::event::Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)) {
+        Ok(0) => false,
+        _ => {
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+            true
+        }
+    }
+}

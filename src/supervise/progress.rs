@@ -1,0 +1,98 @@
+//! The socket in `SYSTOLE_SOCKET`: one line of JSON from the command, one line back. No database needed.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+/// No report is longer.
+const REPORT_BYTES_MAX: u64 = 64 * 1024;
+
+/// How long a client may take to send or read its line.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a command tells: `{"progress": 3}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Report {
+    /// Phases done so far.
+    pub(crate) progress: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    ok: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// The supervisor's end. Removed from the file system when dropped.
+#[derive(Debug)]
+pub(crate) struct ProgressSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ProgressSocket {
+    /// Listens. The path must be in a folder that only this user can enter.
+    pub(crate) fn listen(path: PathBuf) -> io::Result<ProgressSocket> {
+        let listener = UnixListener::bind(&path)?;
+        Ok(ProgressSocket { listener, path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next report. Cancel-safe: what is lost is one report, and its sender hears no answer.
+    pub(crate) async fn next(&self) -> Report {
+        loop {
+            let Ok((stream, _)) = self.listener.accept().await else {
+                // Out of descriptors: whoever waits in the queue waits a little longer.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            if let Ok(Ok(report)) = tokio::time::timeout(PATIENCE, converse(stream)).await {
+                return report;
+            }
+        }
+    }
+}
+
+impl Drop for ProgressSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn converse(stream: UnixStream) -> io::Result<Report> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(read.take(REPORT_BYTES_MAX)).read_line(&mut line).await?;
+    let parsed: Result<Report, _> = serde_json::from_str(&line);
+    let answer = Answer { ok: parsed.is_ok(), error: parsed.as_ref().err().map(ToString::to_string) };
+    let mut text = serde_json::to_vec(&answer)?;
+    text.push(b'\n');
+    write.write_all(&text).await?;
+    parsed.map_err(io::Error::from)
+}
+
+/// The command's end: tells the supervisor that listens at `path`, and waits for its answer.
+pub(crate) fn tell_progress(path: &Path, report: Report) -> io::Result<()> {
+    let mut stream = std::os::unix::net::UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE * 2))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(&report)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut text = String::new();
+    BufReader::new(stream).read_line(&mut text)?;
+    let answer: Answer = serde_json::from_str(&text)?;
+    match answer.error {
+        None if answer.ok => Ok(()),
+        error => Err(io::Error::other(error.unwrap_or_else(|| "refused".to_owned()))),
+    }
+}
