@@ -1,0 +1,264 @@
+//! From wanting a run to having it: the claim, the wait for a holder to end, the proof that a silent one is dead.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::{Patience, Plan};
+use crate::backoff::Backoff;
+use crate::db::{DbError, Hello};
+use crate::elapsed::{Instant, sleep_until};
+use crate::guard::{certificate, remains};
+use crate::ids::InstanceId;
+use crate::instance::{CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Coordinator, FilingVerdict, Holder};
+use crate::outcome::Cause;
+use crate::supervise::{Origin, Signals};
+
+/// Between two looks at a run that somebody holds: polling is the truth, everything faster is a bonus.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Beyond the holder's staleness threshold: for the first heartbeats, and a slow database.
+const CONFIRMATION_SLACK: Duration = Duration::from_secs(5);
+
+/// Why a run was not granted. Nothing was started.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Another executor holds it.
+    Held(Box<Holder>),
+    /// Its holder is silent, but its death could not be concluded, for this reason of staleness.sql.
+    Unproven { holder: Box<Holder>, reason: String },
+    /// The database cannot answer, and another process of this host holds the local lock.
+    HeldHere { holder: String, error: DbError },
+    /// Somebody's transaction holds a lock on the run.
+    Locked { blocked_by: Vec<i32> },
+    /// It is COMPLETED, and that was enough.
+    Completed,
+    /// A signal came while we waited.
+    Interrupted { signal: i32 },
+    /// Our own tenure was ended by somebody before it began.
+    Ended,
+}
+
+/// Why the database has not been greeted.
+pub(super) enum Ungreeted {
+    Refused(Refusal),
+    Db(DbError),
+}
+
+/// Connects. A waiter waits for the database as well; anybody else hears of it at once.
+pub(super) async fn greet(coordinator: &Coordinator, plan: &Plan, signals: &mut Signals) -> Result<Hello, Ungreeted> {
+    let give_up = give_up_at(plan.patience);
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
+    loop {
+        match coordinator.hello().await {
+            Err(error) if error.is_transient() && give_up.is_some_and(|at| Instant::now() < at) => {
+                let again = Instant::now() + backoff.next_delay();
+                tokio::select! {
+                    () = sleep_until(again) => {}
+                    signal = ending_signal(signals) => return Err(Ungreeted::Refused(Refusal::Interrupted { signal })),
+                }
+            }
+            answer => return answer.map_err(Ungreeted::Db),
+        }
+    }
+}
+
+/// Claims, and waits as the plan allows.
+pub(super) async fn acquire(
+    coordinator: &Coordinator,
+    request: &ClaimRequest,
+    fleet_id: Uuid,
+    plan: &Plan,
+    signals: &mut Signals,
+) -> Result<Result<Claim, Refusal>, DbError> {
+    let waiting = plan.patience != Patience::None;
+    let give_up = give_up_at(plan.patience);
+    let mut confirming: Option<Instant> = None;
+    let mut announced = None;
+    let mut deaths = DeathWatch::new(plan);
+    if waiting {
+        // By the time the holder looks silent, our own heartbeats have long vouched for the clock.
+        coordinator.keep_warm().await;
+    }
+    loop {
+        let claimed = async {
+            file_deaths(coordinator, plan, fleet_id).await?;
+            coordinator.claim(request).await
+        };
+        let claim = match claimed.await {
+            Ok(claim) => claim,
+            Err(error) if error.is_transient() && waiting && give_up.is_some_and(|at| Instant::now() < at) => {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_INTERVAL) => continue,
+                    signal = ending_signal(signals) => return Ok(Err(Refusal::Interrupted { signal })),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let now = Instant::now();
+        let refusal = match (claim.verdict, &claim.holder) {
+            (ClaimVerdict::Ok | ClaimVerdict::Mine, _) => {
+                if let Some(predecessor) = &claim.predecessor {
+                    plan.say(takeover_line(plan, &claim, predecessor));
+                }
+                return Ok(Ok(claim));
+            }
+            (ClaimVerdict::NotRunnable, None) => return Ok(Err(Refusal::Completed)),
+            (ClaimVerdict::NotRunnable, Some(_)) => return Ok(Err(Refusal::Ended)),
+            (ClaimVerdict::Held, Some(holder)) if claim.reason.as_deref() == Some("fresh") => {
+                if waiting && announced != Some(holder.instance_id) {
+                    announced = Some(holder.instance_id);
+                    plan.say(waiting_line(plan, holder));
+                }
+                confirming = None;
+                Refusal::Held(Box::new(holder.clone()))
+            }
+            (_, Some(holder)) if claim.reason.as_deref() != Some("locked") => {
+                let reason = claim.reason.clone().unwrap_or_default();
+                if confirming.is_none() {
+                    let threshold = Duration::from_secs_f64(holder.stale_after_seconds);
+                    // Under the brake twice the threshold, and half of it has passed.
+                    let factor = if reason == "brake" { 2 } else { 1 };
+                    confirming = Some(now + threshold * factor + CONFIRMATION_SLACK);
+                    coordinator.keep_warm().await;
+                    plan.say(confirming_line(plan, holder, &reason));
+                }
+                Refusal::Unproven { holder: Box::new(holder.clone()), reason }
+            }
+            _ => {
+                confirming.get_or_insert(now + CONFIRMATION_SLACK);
+                Refusal::Locked { blocked_by: claim.blocked_by.clone() }
+            }
+        };
+        // Without the walwriter's start no wait will ever prove anything.
+        let hopeless = matches!(&refusal, Refusal::Unproven { reason, .. } if reason == "rw_since_unknown");
+        let until = if waiting { give_up } else { confirming.filter(|_| !hopeless) };
+        if until.is_none_or(|until| now >= until) {
+            return Ok(Err(refusal));
+        }
+        if let Some(holder) = &claim.holder {
+            deaths.watch(holder.instance_id);
+        }
+        let jitter = LOOK_INTERVAL.mul_f64(rand::rng().random_range(0.8..1.0));
+        tokio::select! {
+            () = tokio::time::sleep(jitter) => {}
+            () = deaths.next() => {}
+            signal = ending_signal(signals) => return Ok(Err(Refusal::Interrupted { signal })),
+        }
+    }
+}
+
+/// Tells the database of every death on this host that it may not know of.
+async fn file_deaths(coordinator: &Coordinator, plan: &Plan, fleet_id: Uuid) -> Result<(), DbError> {
+    // A folder that cannot be read has nothing to tell.
+    let deaths = remains::sweep(&plan.state.instances(), fleet_id).unwrap_or_default();
+    for death in deaths {
+        let filing = CertificateFiling {
+            instance_id: death.header.instance_id,
+            secret: death.header.secret.clone(),
+            end: death.end.clone(),
+            filed_by: coordinator.identity().executor_id.clone(),
+        };
+        match coordinator.file(filing).await? {
+            FilingVerdict::Ok | FilingVerdict::Already | FilingVerdict::Unknown | FilingVerdict::Forged => death.told(),
+        }
+    }
+    Ok(())
+}
+
+/// Watches the guards of this host: when the one of the holder ends, it is time to look again.
+struct DeathWatch {
+    instances: std::path::PathBuf,
+    watched: HashSet<InstanceId>,
+    sender: mpsc::Sender<()>,
+    ended: mpsc::Receiver<()>,
+}
+
+impl DeathWatch {
+    fn new(plan: &Plan) -> DeathWatch {
+        let (sender, ended) = mpsc::channel(1);
+        DeathWatch { instances: plan.state.instances(), watched: HashSet::new(), sender, ended }
+    }
+
+    /// One thread per holder waits for its lock. It ends with the guard, or with us.
+    fn watch(&mut self, holder: InstanceId) {
+        let path = remains::file_of(&self.instances, holder);
+        if !path.exists() || !self.watched.insert(holder) {
+            return;
+        }
+        let sender = self.sender.clone();
+        let _ = std::thread::Builder::new().name("systole-watch".to_owned()).spawn(move || {
+            if certificate::wait_for_end(&path).is_ok() {
+                // If one is waiting already, that is enough.
+                let _ = sender.try_send(());
+            }
+        });
+    }
+
+    async fn next(&mut self) {
+        let _ = self.ended.recv().await;
+    }
+}
+
+async fn ending_signal(signals: &mut Signals) -> i32 {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+    loop {
+        match signals.next().await {
+            (signal @ (SIGHUP | SIGINT | SIGQUIT | SIGTERM), _) => return signal,
+            (SIGTSTP, Origin::Keyboard | Origin::Process) => super::supervision::stop_ourselves(),
+            _ => {}
+        }
+    }
+}
+
+fn give_up_at(patience: Patience) -> Option<Instant> {
+    match patience {
+        Patience::None => None,
+        Patience::For(span) => Some(Instant::now() + span),
+        Patience::Endless => Some(Instant::from_nanos(u64::MAX)),
+    }
+}
+
+fn waiting_line(plan: &Plan, holder: &Holder) -> String {
+    format!(
+        "waiting for run \"{}\": executor {}, attempt {}, last heartbeat {:.0} s ago",
+        plan.run_id, holder.executor_id, holder.attempt, holder.heartbeat_age_seconds
+    )
+}
+
+fn confirming_line(plan: &Plan, holder: &Holder, reason: &str) -> String {
+    let why = match reason {
+        "taker_cold" => "this process has not watched the clock for long enough yet",
+        "server_started" => "PostgreSQL has accepted writes only for a short while",
+        "clock_step" => "the database's clock has jumped",
+        "brake" => "many hosts fell silent at once, so the database itself is suspected",
+        "rw_since_unknown" => "the owner of the schema lacks pg_read_all_stats",
+        other => other,
+    };
+    format!(
+        "executor {} of run \"{}\" is stale: last heartbeat {:.0} s ago (stale after {:.0} s). Not taking over yet: {why}. \
+         Confirming for up to {:.0} s (--trust-db-clock skips this)",
+        holder.executor_id,
+        plan.run_id,
+        holder.heartbeat_age_seconds,
+        holder.stale_after_seconds,
+        holder.stale_after_seconds,
+    )
+}
+
+fn takeover_line(plan: &Plan, claim: &Claim, predecessor: &Holder) -> String {
+    let attempt = claim.attempt.unwrap_or_default();
+    let (who, run) = (&predecessor.executor_id, &plan.run_id);
+    match predecessor.cause {
+        Some(Cause::Stale) => format!(
+            "executor {who} of run \"{run}\" is stale: last heartbeat {:.0} s ago (stale after {:.0} s). Taking over as attempt {attempt}.",
+            predecessor.heartbeat_age_seconds, predecessor.stale_after_seconds
+        ),
+        _ => format!(
+            "executor {who} of run \"{run}\" died, and its processes with it. Taking over as attempt {attempt}."
+        ),
+    }
+}

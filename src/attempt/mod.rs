@@ -1,0 +1,231 @@
+//! One attempt at a run, from its claim to its finish: where lease, guard and command come together.
+//!
+//! ```text
+//! sweep the remains of this host → claim → guard armed → a heartbeat acknowledged → exec → … → finish
+//! ```
+//!
+//! Each step is proof of the one before it: nothing of the user runs before the heartbeat that allows it.
+
+mod acquire;
+mod local_lock;
+mod supervision;
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::db::{DbError, Target};
+use crate::elapsed::Instant;
+use crate::guard::certificate::Header;
+use crate::guard::containment::{Containment, Secured};
+use crate::guard::{Arming, FromGuard, Guard, GuardError, Order, Preparation, ToGuard, remains};
+use crate::identity::boot_id;
+use crate::ids::{InstanceId, RunId};
+use crate::instance::{AcquireError, ClaimRequest, ConnectError, Coordinator, Lease, Timing};
+use crate::state_dir::{StateDir, StateDirError};
+use crate::supervise::{ProgressSocket, Signals, Surroundings, environment};
+use local_lock::LocalLock;
+
+pub(crate) use acquire::Refusal;
+pub(crate) use supervision::Conclusion;
+
+/// What is to be attempted, and how.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) run_id: RunId,
+    pub(crate) program: OsString,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) purpose: Option<String>,
+    pub(crate) patience: Patience,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) once: bool,
+    pub(crate) trust_db_clock: bool,
+    pub(crate) quiet: bool,
+    pub(crate) target: Target,
+    pub(crate) timing: Timing,
+    pub(crate) stop_grace: Duration,
+    pub(crate) containment: Option<Containment>,
+    pub(crate) state: StateDir,
+}
+
+/// How long to wait for a run that somebody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all; only for the proof that a silent holder is dead.
+    None,
+    /// For this long.
+    For(Duration),
+    /// For as long as it takes.
+    Endless,
+}
+
+/// How an attempt went.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The run was granted, and this became of it.
+    Concluded(Conclusion),
+    /// It was not granted; nothing was started.
+    Refused(Refusal),
+}
+
+/// Why an attempt could not even be refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttemptError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    #[error(transparent)]
+    State(#[from] StateDirError),
+    #[error("signals cannot be handled: {0}")]
+    Signals(std::io::Error),
+    #[error("no randomness could be had: {0}")]
+    Random(std::io::Error),
+}
+
+/// Makes the attempt.
+pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
+    let mut signals = Signals::catch().map_err(AttemptError::Signals)?;
+    let instance_id = InstanceId::fresh();
+    let secret = random_secret().map_err(AttemptError::Random)?;
+    let local_lock = LocalLock::new(&plan.state, &plan.target, &plan.run_id);
+    let mut local_lock_held = local_lock.try_take();
+
+    // The guard makes its containment while we dial.
+    let mut guard = Guard::start(Preparation { instance_id, wish: plan.containment })?;
+    let coordinator = Coordinator::start(plan.target.clone(), plan.timing)?;
+    let (secured, greeted) = tokio::join!(guard.ready(), acquire::greet(&coordinator, &plan, &mut signals));
+    let secured = secured?;
+    let fleet_id = match greeted {
+        Ok(hello) => hello.fleet_id,
+        Err(acquire::Ungreeted::Refused(refusal)) => return Ok(Outcome::Refused(refusal)),
+        Err(acquire::Ungreeted::Db(error)) => {
+            return match local_lock.holder().filter(|_| local_lock_held.is_none() && error.is_transient()) {
+                Some(holder) => Ok(Outcome::Refused(Refusal::HeldHere { holder, error })),
+                None => Err(error.into()),
+            };
+        }
+    };
+
+    let mut request = ClaimRequest {
+        run_id: plan.run_id.clone(),
+        instance_id,
+        executor: coordinator.executor().clone(),
+        purpose: plan.purpose.clone(),
+        trust_db_clock: plan.trust_db_clock,
+        once: plan.once,
+        note_refusal: plan.patience == Patience::None,
+    };
+    request.executor.containment = secured.label();
+    request.executor.death_secret_hash = Some(Sha256::digest(secret).into());
+
+    let granted = match acquire::acquire(&coordinator, &request, fleet_id, &plan, &mut signals).await? {
+        Ok(granted) => granted,
+        Err(refusal) => return Ok(Outcome::Refused(refusal)),
+    };
+    if local_lock_held.is_none() {
+        // Its holder is no longer the holder of the run: the database has said so.
+        local_lock_held = local_lock.try_take();
+    }
+
+    let header = Header {
+        instance_id,
+        run_id: plan.run_id.clone(),
+        executor_id: coordinator.identity().executor_id.clone(),
+        fleet_id,
+        secret: secret.to_vec(),
+        boot_id: boot_id(),
+        cgroup: secured.cgroup.clone(),
+    };
+    let rules = crate::guard::Rules {
+        kill_grace: plan.timing.kill_grace,
+        freeze_max: plan.timing.freeze_max,
+        stopped_max: plan.timing.stopped_max(),
+        freezer: secured.freezer,
+    };
+    let file = remains::file_of(&plan.state.instances(), instance_id);
+    let armed = guard.arm(Arming { file: file.clone(), header, rules }).await;
+    let lease = coordinator.hold(request, granted).await?;
+    if let Err(error) = armed {
+        // Nothing was started: give the run back before the error is told.
+        let _ = lease.release().await;
+        return Err(error.into());
+    }
+    plan.announce(&lease, &secured, coordinator.identity().executor_id.as_str());
+
+    let progress = ProgressSocket::listen(plan.state.socket(&socket_name(instance_id))?).ok();
+    let until = lease.state().borrow().trusted_until.expect("hold() returns behind the first acknowledged heartbeat");
+    let order = Order {
+        program: plan.program.clone(),
+        arguments: plan.arguments.clone(),
+        environment: surroundings(&plan, &lease, &coordinator, progress.as_ref()),
+    };
+    let conclusion = match start(&mut guard, until, order).await {
+        Ok(()) => supervision::supervise(&plan, lease, guard, &secured, progress, signals).await,
+        Err(_) => supervision::guard_lost(&plan, lease, guard).await,
+    };
+    if conclusion.is_recorded() {
+        let _ = std::fs::remove_file(file);
+    }
+    drop(local_lock_held);
+    Ok(Outcome::Concluded(conclusion))
+}
+
+/// Renews, waits for the guard to say that it goes by that deadline, and only then says go.
+async fn start(guard: &mut Guard, until: Instant, order: Order) -> Result<(), GuardError> {
+    guard.tell(&ToGuard::Renew { until }).await?;
+    while !matches!(guard.hear().await?, FromGuard::Echo { .. }) {}
+    guard.tell(&ToGuard::Go(Box::new(order))).await
+}
+
+fn surroundings(
+    plan: &Plan,
+    lease: &Lease,
+    coordinator: &Coordinator,
+    progress: Option<&ProgressSocket>,
+) -> Vec<(OsString, Option<OsString>)> {
+    environment(&Surroundings {
+        run_id: &plan.run_id,
+        instance_id: lease.instance_id(),
+        fence: lease.fence(),
+        attempt: lease.attempt(),
+        executor_id: &coordinator.identity().executor_id,
+        socket: progress.map(ProgressSocket::path),
+    })
+}
+
+impl Plan {
+    /// A line for the person at the terminal, unless asked to be quiet.
+    fn say(&self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            eprintln!("systole: {text}");
+        }
+    }
+
+    fn announce(&self, lease: &Lease, secured: &Secured, executor_id: &str) {
+        self.say(format_args!("run \"{}\" attempt {} as {executor_id}", self.run_id, lease.attempt()));
+        if !secured.freezer {
+            self.say(
+                "no cgroup freezer here: if PostgreSQL stays away for long, the command is killed, not frozen \
+                 (systole doctor says more)",
+            );
+        }
+    }
+}
+
+/// Short, because the path of a socket must be; the tail of a v7 uuid is random.
+fn socket_name(instance_id: InstanceId) -> String {
+    format!("{}.sock", &instance_id.0.simple().to_string()[16..])
+}
+
+fn random_secret() -> std::io::Result<[u8; 32]> {
+    use std::io::Read;
+    let mut secret = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
+    Ok(secret)
+}

@@ -1,0 +1,339 @@
+//! From exec to finish: one loop that hears the guard, the lease, the signals, the clock and the command itself.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use serde_json::json;
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
+
+use super::Plan;
+use crate::db::DbError;
+use crate::elapsed::{Instant, sleep_until};
+use crate::guard::certificate::Certificate;
+use crate::guard::containment::Secured;
+use crate::guard::{Audience, FromGuard, Guard, GuardError, Intent, KillReason, ToGuard};
+use crate::instance::{FinishError, Lease, LeaseState};
+use crate::outcome::{Cause, End, InstanceStatus};
+use crate::supervise::{Ladder, Origin, ProgressSocket, Report, Rung, Signals};
+
+/// What became of a granted run.
+#[derive(Debug)]
+pub(crate) enum Conclusion {
+    /// The command ended, by itself or by a stop, and the database knows.
+    Ended(Certificate),
+    /// The run was lost or fenced, and the command was stopped.
+    Lost { why: String },
+    /// The command ended, but the database does not know: refused, or the wait for it was ended by a signal.
+    Unrecorded { certificate: Certificate, error: Option<DbError> },
+}
+
+impl Conclusion {
+    /// Whether the certificate on disk has nothing more to tell.
+    pub(super) fn is_recorded(&self) -> bool {
+        matches!(self, Conclusion::Ended(_))
+    }
+}
+
+/// What happened last in the loop.
+enum Event {
+    Guard(Result<FromGuard, GuardError>),
+    Lease(LeaseState),
+    Signal(i32, Origin),
+    Progress(Report),
+    Tick,
+    TimeUp,
+    GraceOver,
+}
+
+struct Supervisor<'a> {
+    plan: &'a Plan,
+    guard: Guard,
+    ladder: Ladder,
+    renewed_until: Option<Instant>,
+    /// Since when the guard owes an echo.
+    unechoed_since: Option<Instant>,
+    lost: bool,
+    frozen: bool,
+    remaining_told: bool,
+}
+
+/// Supervises a command that has been told to go, until its tree is empty and its end is recorded.
+pub(super) async fn supervise(
+    plan: &Plan,
+    lease: Lease,
+    guard: Guard,
+    secured: &Secured,
+    progress: Option<ProgressSocket>,
+    mut signals: Signals,
+) -> Conclusion {
+    // What the command reads and writes is its own: a pipe must not be held open by us.
+    let _ = let_go_of_stdio();
+    let mut supervisor = Supervisor {
+        plan,
+        guard,
+        ladder: Ladder::default(),
+        renewed_until: lease.state().borrow().trusted_until,
+        unechoed_since: None,
+        lost: false,
+        frozen: false,
+        remaining_told: false,
+    };
+    let mut state = lease.state();
+    let time_up = plan.timeout.map(|timeout| Instant::now() + timeout);
+    let mut tick = tokio::time::interval(plan.timing.kill_grace / 6);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let never = Instant::from_nanos(u64::MAX);
+
+    let certificate = loop {
+        let kill_at = supervisor.ladder.kill_at();
+        let event = tokio::select! {
+            heard = supervisor.guard.hear() => Event::Guard(heard),
+            changed = state.changed(), if !supervisor.lost => match changed {
+                Ok(()) => Event::Lease(state.borrow_and_update().clone()),
+                Err(_) => Event::Lease(LeaseState { lost: Some(crate::instance::Loss::Expired), ..LeaseState::default() }),
+            },
+            (signal, origin) = signals.next() => Event::Signal(signal, origin),
+            report = next_report(progress.as_ref()) => Event::Progress(report),
+            () = sleep_until(time_up.unwrap_or(never)), if supervisor.ladder.ends_as().is_none() && time_up.is_some() => Event::TimeUp,
+            () = sleep_until(kill_at.unwrap_or(never)), if kill_at.is_some() => Event::GraceOver,
+            _ = tick.tick() => Event::Tick,
+        };
+        let done = match event {
+            Event::Guard(Ok(FromGuard::Ended(certificate))) => break *certificate,
+            Event::Guard(Ok(FromGuard::Started { child_pid })) => {
+                lease.started(child_pid);
+                Ok(())
+            }
+            Event::Guard(Ok(said)) => supervisor.guard_said(said, secured, &lease).await,
+            Event::Guard(Err(error)) => Err(error),
+            Event::Lease(state) => supervisor.lease_changed(state).await,
+            Event::Signal(signal, origin) => supervisor.signalled(signal, origin).await,
+            Event::Progress(report) => {
+                lease.progress(report.progress);
+                Ok(())
+            }
+            Event::TimeUp => {
+                let rung = supervisor.ladder.stop(InstanceStatus::TimedOut, Instant::now(), plan.stop_grace);
+                plan.say(format_args!("the time is up for run \"{}\": stopping it", plan.run_id));
+                supervisor.climb(rung).await
+            }
+            Event::GraceOver => {
+                let rung = supervisor.ladder.kill();
+                plan.say("it did not end in time: killing it");
+                supervisor.climb(rung).await
+            }
+            Event::Tick => supervisor.tick().await,
+        };
+        if done.is_err() {
+            return guard_lost(plan, lease, supervisor.guard).await;
+        }
+    };
+    drop(progress);
+    if supervisor.lost {
+        lease.abandon();
+        return Conclusion::Lost {
+            why: "the database says that another executor holds the run, or that it was ended".to_owned(),
+        };
+    }
+    record(plan, lease, certificate, signals).await
+}
+
+impl Supervisor<'_> {
+    async fn guard_said(&mut self, said: FromGuard, secured: &Secured, lease: &Lease) -> Result<(), GuardError> {
+        match said {
+            FromGuard::Echo { .. } => self.unechoed_since = None,
+            FromGuard::Frozen => {
+                self.frozen = true;
+                let trouble = lease.state().borrow().trouble.as_ref().map(ToString::to_string);
+                let trouble = trouble.unwrap_or_else(|| "no heartbeat was acknowledged in time".to_owned());
+                let fate = if secured.freezer {
+                    format!(
+                        "The command is frozen, and goes on when it answers again; after {} it is killed",
+                        humantime::format_duration(self.plan.timing.freeze_max)
+                    )
+                } else {
+                    format!(
+                        "The command is stopped, and killed {} from now unless it answers: without a cgroup freezer it \
+                         cannot be kept until then",
+                        humantime::format_duration(self.plan.timing.stopped_max())
+                    )
+                };
+                self.plan.say(format_args!("{trouble}. {fate}"));
+            }
+            FromGuard::Thawed => {
+                if std::mem::take(&mut self.frozen) {
+                    self.plan.say("PostgreSQL answers again: the command goes on");
+                }
+            }
+            FromGuard::Stopped { number } if [SIGTSTP, SIGTTIN, SIGTTOU].contains(&number) && has_terminal() => {
+                stop_ourselves();
+                // Only we may have been continued, not the whole job.
+                self.pass_on(SIGCONT, Audience::Command, None).await?;
+            }
+            FromGuard::Remaining { pids } if !std::mem::replace(&mut self.remaining_told, true) => {
+                self.plan.say(format_args!(
+                    "killed, but these processes do not die (stuck in the kernel, or another user's): {pids:?}"
+                ));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn lease_changed(&mut self, state: LeaseState) -> Result<(), GuardError> {
+        if state.lost.is_some() {
+            self.lost = true;
+            return self.guard.tell(&ToGuard::Kill { ends_as: InstanceStatus::Cancelled }).await;
+        }
+        if state.trusted_until > self.renewed_until
+            && let Some(until) = state.trusted_until
+        {
+            self.renewed_until = Some(until);
+            self.unechoed_since.get_or_insert_with(Instant::now);
+            self.guard.tell(&ToGuard::Renew { until }).await?;
+        }
+        if state.stop_requested && self.ladder.ends_as().is_none() {
+            self.plan.say(format_args!("a stop of run \"{}\" was requested: stopping it", self.plan.run_id));
+            let rung = self.ladder.stop(InstanceStatus::Cancelled, Instant::now(), self.plan.stop_grace);
+            return self.climb(rung).await;
+        }
+        Ok(())
+    }
+
+    async fn signalled(&mut self, number: i32, origin: Origin) -> Result<(), GuardError> {
+        let ends = matches!(number, SIGHUP | SIGINT | SIGQUIT | SIGTERM);
+        if !ends {
+            // The keyboard has stopped the command itself: we follow when its guard says so.
+            return match origin {
+                Origin::Keyboard => Ok(()),
+                Origin::Process => self.pass_on(number, Audience::Command, None).await,
+            };
+        }
+        match self.ladder.signalled(origin == Origin::Keyboard, Instant::now(), self.plan.stop_grace) {
+            Rung::PassOn => {
+                let intent = Intent { ends_as: InstanceStatus::Cancelled, unless_it_succeeds: true };
+                // What the keyboard sent has reached the command: 0 tells the guard of it, and sends nothing.
+                let number = if origin == Origin::Keyboard { 0 } else { number };
+                self.pass_on(number, Audience::Command, Some(intent)).await
+            }
+            rung => {
+                self.plan.say("stopping it");
+                self.climb(rung).await
+            }
+        }
+    }
+
+    async fn climb(&mut self, rung: Rung) -> Result<(), GuardError> {
+        match rung {
+            Rung::Terminate(ends_as) => {
+                let intent = Intent { ends_as, unless_it_succeeds: false };
+                self.pass_on(SIGTERM, Audience::Tree, Some(intent)).await?;
+                // A stopped command would not hear it.
+                self.pass_on(SIGCONT, Audience::Tree, None).await
+            }
+            Rung::Kill(ends_as) => self.guard.tell(&ToGuard::Kill { ends_as }).await,
+            Rung::Stay | Rung::PassOn => Ok(()),
+        }
+    }
+
+    async fn pass_on(&mut self, number: i32, to: Audience, intent: Option<Intent>) -> Result<(), GuardError> {
+        self.guard.tell(&ToGuard::Signal { number, to, intent }).await
+    }
+
+    async fn tick(&mut self) -> Result<(), GuardError> {
+        let now = Instant::now();
+        if self.unechoed_since.is_some_and(|since| now.since(since) > self.plan.timing.fence_after / 2) {
+            // It is stopped or hung, and would not act when it must.
+            return Err(GuardError::Gone);
+        }
+        self.guard.tell(&ToGuard::Tick { at: now }).await
+    }
+}
+
+/// The guard died or hangs: kills guard and tree, and ends the tenure.
+pub(super) async fn guard_lost(plan: &Plan, lease: Lease, mut guard: Guard) -> Conclusion {
+    plan.say("the guard process is gone: killing the command");
+    while !guard.destroy(plan.timing.kill_grace) {
+        plan.say("killed, but some of its processes do not die yet");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let end = End {
+        cause: Some(Cause::GuardLost),
+        detail: json!({ "killed": "guard_lost" }),
+        ..End::of(InstanceStatus::Crashed)
+    };
+    let why = "its guard process was killed or hung, so the command was killed".to_owned();
+    match lease.finish(end).await {
+        Ok(()) | Err(FinishError::Lost { .. } | FinishError::Stopped) => Conclusion::Lost { why },
+        Err(FinishError::Db(error)) => Conclusion::Lost { why: format!("{why}; recording that failed: {error}") },
+    }
+}
+
+/// Stays, and beats, until the end is recorded or known to be lost. A second signal ends the wait.
+async fn record(plan: &Plan, lease: Lease, certificate: Certificate, mut signals: Signals) -> Conclusion {
+    let mut state = lease.state();
+    let finish = lease.finish(certificate.end.clone());
+    tokio::pin!(finish);
+    let mut told = false;
+    let mut signals_seen = 0;
+    let finished = loop {
+        tokio::select! {
+            finished = &mut finish => break finished,
+            Ok(()) = state.changed(), if !told => {
+                if let Some(trouble) = &state.borrow_and_update().trouble {
+                    told = true;
+                    plan.say(format_args!(
+                        "the command has ended{}, but that cannot be recorded yet: {trouble}. Waiting; two signals (Ctrl-C) \
+                         end the wait, and any systole on this host will record it later",
+                        certificate.end.exit_code.map(|code| format!(" with code {code}")).unwrap_or_default()
+                    ));
+                }
+            }
+            (signal, _) = signals.next() => if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
+                signals_seen += 1;
+                if signals_seen == 2 {
+                    return Conclusion::Unrecorded { certificate, error: None };
+                }
+            },
+        }
+    };
+    match finished {
+        Ok(()) if certificate.killed.is_some_and(|reason| reason != KillReason::Ordered) => Conclusion::Lost {
+            why: match certificate.killed {
+                Some(KillReason::DatabaseAway) => {
+                    "PostgreSQL was away for too long, so the command was killed".to_owned()
+                }
+                _ => "this process was stopped for too long, so its guard killed the command".to_owned(),
+            },
+        },
+        Ok(()) => Conclusion::Ended(certificate),
+        Err(FinishError::Lost { .. }) => {
+            Conclusion::Lost { why: "another executor took the run over before its end was recorded".to_owned() }
+        }
+        Err(FinishError::Db(error)) => Conclusion::Unrecorded { certificate, error: Some(error) },
+        Err(FinishError::Stopped) => Conclusion::Unrecorded { certificate, error: None },
+    }
+}
+
+async fn next_report(progress: Option<&ProgressSocket>) -> Report {
+    match progress {
+        Some(progress) => progress.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Stops this process as job control would; returns when it is continued.
+pub(super) fn stop_ourselves() {
+    let _ = kill_process(getpid(), Signal::STOP);
+}
+
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok_and(|tty| rustix::termios::tcgetpgrp(&tty).is_ok_and(|_: Pid| true))
+}
+
+fn let_go_of_stdio() -> std::io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! What a person types: one file per command.
+
+mod check;
+mod context;
+mod doctor;
+mod embedded;
+mod events;
+mod exit;
+mod migrate;
+mod print;
+mod progress;
+mod run;
+mod settings;
+mod status;
+mod stop;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use exit::{Failure, code};
+use settings::Settings;
+
+/// At most one executor per run, across machines.
+#[derive(Debug, Parser)]
+#[command(name = "systole", version, max_term_width = 110, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a command as the only executor of RUN_ID in the fleet
+    Run(run::Arguments),
+    /// Ask, before launching: who runs it, and what is to be done?
+    Check(check::Arguments),
+    /// Show a run with its attempts, or all runs
+    Status(status::Arguments),
+    /// Show the executors that hold a run now
+    Ps(status::PsArguments),
+    /// Show the history of a run
+    Events(events::Arguments),
+    /// Ask the executor of a run to stop it
+    Stop(stop::Arguments),
+    /// Tell how far the work is (from inside a run)
+    Progress(progress::Arguments),
+    /// Create or update the schema in the database
+    Migrate,
+    /// Examine database, host and configuration, and say what to mend
+    Doctor(doctor::Arguments),
+    /// Manage the private PostgreSQL of this user on this machine
+    Embedded(embedded::Arguments),
+    /// Explain a command, or the exit codes
+    Help {
+        /// A command, or exit-codes
+        topic: Option<String>,
+    },
+}
+
+/// Parses the command line, runs the command, and returns the exit code.
+pub fn main() -> u8 {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { code::USAGE } else { code::OK };
+        }
+    };
+    match dispatch(arguments) {
+        Ok(code) => code,
+        Err(Failure { code, message }) => {
+            eprintln!("systole: {message}");
+            code
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
+    let settings = arguments.settings;
+    match arguments.command {
+        Command::Run(arguments) => run::execute(arguments, &settings),
+        Command::Check(arguments) => check::execute(&arguments, &settings),
+        Command::Status(arguments) => status::execute(&arguments, &settings),
+        Command::Ps(arguments) => status::ps(&arguments, &settings),
+        Command::Events(arguments) => events::execute(&arguments, &settings),
+        Command::Stop(arguments) => stop::execute(&arguments, &settings),
+        Command::Progress(arguments) => progress::execute(&arguments),
+        Command::Migrate => migrate::execute(&settings),
+        Command::Doctor(arguments) => doctor::execute(&arguments, &settings),
+        Command::Embedded(arguments) => embedded::execute(&arguments),
+        Command::Help { topic } => help(topic.as_deref()),
+    }
+}
+
+fn help(topic: Option<&str>) -> Result<u8, Failure> {
+    let mut root = Arguments::command();
+    match topic {
+        None => print::text(&root.render_help().to_string()),
+        Some("exit-codes") => print::text(exit::EXPLAINED),
+        Some(name) => match root.find_subcommand_mut(name) {
+            Some(command) => print::text(&command.render_long_help().to_string()),
+            None => {
+                return Err(Failure::new(
+                    code::USAGE,
+                    format!("there is no help on {name:?}; try systole help, or systole help exit-codes"),
+                ));
+            }
+        },
+    }
+    Ok(code::OK)
+}

@@ -1,0 +1,81 @@
+//! How things look: tables, JSON, ages, and text from strangers made harmless.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use std::io::Write;
+
+/// Prints text to stdout. A reader that has gone away (`| head`) ends the program quietly.
+pub(super) fn text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let written =
+        out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") });
+    if written.and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Prints a value as JSON, indented.
+pub(super) fn json(value: &impl Serialize) {
+    text(&serde_json::to_string_pretty(value).expect("what we print has string keys"));
+}
+
+/// Prints a value as one line of JSON.
+pub(super) fn json_line(value: &impl Serialize) {
+    text(&serde_json::to_string(value).expect("what we print has string keys"));
+}
+
+/// Prints rows under headers, or a sentence if there are none.
+pub(super) fn table(headers: &[&str], rows: Vec<Vec<String>>, if_empty: &str) {
+    if rows.is_empty() {
+        return text(if_empty);
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(headers);
+    for row in rows {
+        table.add_row(row.into_iter().map(|cell| plain(&cell)));
+    }
+    text(&table.trim_fmt());
+}
+
+/// The text with every control character escaped: what others wrote must not steer this terminal.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// An age in words: `3 s ago`, `12 min ago`.
+pub(super) fn ago(seconds: f64) -> String {
+    let (value, unit) = match seconds.max(0.0) {
+        s if s < 120.0 => (s, "s"),
+        s if s < 7200.0 => (s / 60.0, "min"),
+        s if s < 172_800.0 => (s / 3600.0, "h"),
+        s => (s / 86_400.0, "days"),
+    };
+    format!("{value:.0} {unit} ago")
+}
+
+/// A moment in a table: seconds, UTC.
+pub(super) fn moment(at: chrono::DateTime<chrono::Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// A value that may be missing.
+pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_purpose_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
+    }
+
+    #[test]
+    fn ages_are_said_in_the_largest_sensible_unit() {
+        assert_eq!(ago(3.2), "3 s ago");
+        assert_eq!(ago(720.0), "12 min ago");
+        assert_eq!(ago(-5.0), "0 s ago");
+    }
+}

@@ -1,0 +1,182 @@
+//! `systole run`: a command as the only executor of a run.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::context;
+use super::exit::{Failure, code};
+use super::print::ago;
+use super::settings::Settings;
+use crate::attempt::{self, Conclusion, Outcome, Patience, Plan, Refusal};
+use crate::config::parse_duration;
+use crate::guard::KillReason;
+use crate::ids::RunId;
+use crate::instance::Holder;
+use crate::outcome::InstanceStatus;
+use crate::state_dir::StateDir;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Name of the run: letters, digits and ._:@-
+    run_id: String,
+    /// What it is for; shown wherever the run is
+    #[arg(long, value_name = "TEXT")]
+    purpose: Option<String>,
+    /// Wait until the run is free, for at most DURATION if given (as in --wait=5m)
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    wait: Option<String>,
+    /// Stop the command after this long; exit code 124
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<String>,
+    /// Exit 0 without starting if the run is COMPLETED already
+    #[arg(long)]
+    once: bool,
+    /// Take over from a silent executor without first watching the database's clock
+    #[arg(long)]
+    trust_db_clock: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Runs the command; the exit code is its own wherever it ran to its end.
+pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, Failure> {
+    let run_id: RunId = arguments.run_id.parse()?;
+    let patience = match arguments.wait.as_deref() {
+        None => Patience::None,
+        Some("") => Patience::Endless,
+        Some(text) => Patience::For(duration("--wait", text)?),
+    };
+    let timeout = arguments.timeout.as_deref().map(|text| duration("--timeout", text)).transpose()?;
+    let config = context::config(settings)?;
+    let timing = config.timing()?;
+    let once = arguments.once;
+    context::block_on(async {
+        let target = context::target(&config).await?;
+        let mut command = arguments.command.into_iter();
+        let plan = Plan {
+            run_id: run_id.clone(),
+            program: command.next().expect("clap requires a command"),
+            arguments: command.collect(),
+            purpose: arguments.purpose,
+            patience,
+            timeout,
+            once,
+            trust_db_clock: arguments.trust_db_clock,
+            quiet: arguments.quiet,
+            target,
+            timing,
+            stop_grace: config.stop_grace()?,
+            containment: config.containment()?,
+            state: StateDir::open(&config.state_dir())?,
+        };
+        match attempt::make(plan).await? {
+            Outcome::Concluded(conclusion) => concluded(&run_id, conclusion),
+            Outcome::Refused(refusal) => refused(&run_id, refusal),
+        }
+    })
+}
+
+fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
+    parse_duration(text).ok_or_else(|| {
+        Failure::new(code::USAGE, format!("{flag} is {text:?}, but should be a duration such as 500ms, 30s or 5m"))
+    })
+}
+
+fn concluded(run_id: &RunId, conclusion: Conclusion) -> Result<u8, Failure> {
+    match conclusion {
+        Conclusion::Ended(certificate) => {
+            if let Some(reason) = certificate.end.detail.get("start_failed") {
+                eprintln!(
+                    "systole: the command of run \"{run_id}\" cannot be started: {}",
+                    reason.as_str().unwrap_or("?")
+                );
+            }
+            if certificate.end.status == InstanceStatus::TimedOut {
+                return Ok(code::TIMED_OUT);
+            }
+            let killed = matches!(certificate.killed, Some(KillReason::Ordered));
+            let code = certificate.end.exit_code.unwrap_or(if killed { 137 } else { 0 });
+            Ok(u8::try_from(code).unwrap_or(u8::MAX))
+        }
+        Conclusion::Lost { why } => Err(Failure::new(
+            code::LOST,
+            format!("run \"{run_id}\" was lost: {why}. systole status {run_id} shows what became of it"),
+        )),
+        Conclusion::Unrecorded { error: Some(error), .. } => {
+            let failure = Failure::from(error);
+            let message =
+                format!("the end of run \"{run_id}\" is not recorded, but certified on this host: {}", failure.message);
+            Err(Failure { message, ..failure })
+        }
+        Conclusion::Unrecorded { certificate, error: None } => Err(Failure::new(
+            code::UNREACHABLE,
+            format!(
+                "run \"{run_id}\" ended{}, which is not recorded yet: PostgreSQL cannot be reached. \
+                 It is certified on this host, and the next systole here records it",
+                certificate.end.exit_code.map(|code| format!(" with code {code}")).unwrap_or_default()
+            ),
+        )),
+    }
+}
+
+fn refused(run_id: &RunId, refusal: Refusal) -> Result<u8, Failure> {
+    let held = |message: String| Err(Failure::new(code::HELD, message));
+    match refusal {
+        Refusal::Completed => {
+            eprintln!("systole: run \"{run_id}\" is COMPLETED already: nothing to do (--once)");
+            Ok(code::OK)
+        }
+        Refusal::Interrupted { signal } => Ok(128 + u8::try_from(signal).unwrap_or(0)),
+        Refusal::Held(holder) => held(already_running(run_id, &holder)),
+        Refusal::Unproven { holder, reason } => {
+            let why = match reason.as_str() {
+                "rw_since_unknown" => {
+                    "it cannot be told for how long PostgreSQL has accepted writes: grant pg_read_all_stats to the owner of \
+                     schema systole (systole doctor shows how)"
+                }
+                "brake" => "many hosts fell silent at once, so the database itself is suspected; try again in a while",
+                "clock_step" => "the database's clock has jumped; try again in a while",
+                _ => "its death could not be confirmed yet; try again in a while, or add --wait",
+            };
+            held(format!(
+                "run \"{run_id}\" is held by executor {}, which is silent: last heartbeat {} (stale after {:.0} s). \
+                 It was not taken over: {why}",
+                holder.executor_id,
+                ago(holder.heartbeat_age_seconds),
+                holder.stale_after_seconds
+            ))
+        }
+        Refusal::HeldHere { holder, error } => held(format!(
+            "run \"{run_id}\" is already running on this host: executor {holder}. (What else runs cannot be told: {error})"
+        )),
+        Refusal::Locked { blocked_by } => held(format!(
+            "run \"{run_id}\" is locked by another transaction{}. See pg_stat_activity; end it there, or add --wait",
+            if blocked_by.is_empty() {
+                String::new()
+            } else {
+                format!(" (one of the PostgreSQL backends {blocked_by:?})")
+            }
+        )),
+        Refusal::Ended => {
+            held(format!("run \"{run_id}\": this attempt was ended by somebody before it began; try again"))
+        }
+    }
+}
+
+fn already_running(run_id: &RunId, holder: &Holder) -> String {
+    let purpose = holder.purpose.as_ref().map(|purpose| format!(", for: {purpose:?}")).unwrap_or_default();
+    format!(
+        "run \"{run_id}\" is already running: executor {}, attempt {}, started {}, last heartbeat {}{purpose}\n  \
+         watch it: systole events {run_id} -f        stop it: systole stop {run_id}        wait for it: add --wait",
+        holder.executor_id,
+        holder.attempt,
+        ago(holder.age_seconds),
+        ago(holder.heartbeat_age_seconds),
+    )
+}

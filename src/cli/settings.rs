@@ -1,0 +1,84 @@
+//! The flags that every command takes: the configuration's keys.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// All of these can also be set as SYSTOLE_… in the environment, or in systole.toml.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Configuration (also SYSTOLE_… in the environment, or systole.toml)")]
+pub(super) struct Settings {
+    /// PostgreSQL connection string [env: SYSTOLE_DATABASE_URL, DATABASE_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// Use a private PostgreSQL of this user on this machine, started on demand
+    #[arg(long, global = true)]
+    embedded: bool,
+    /// The configuration file, instead of ./systole.toml and the user's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Folder for local locks and certificates, on a local disk
+    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    state_dir: Option<String>,
+    /// auto, pid_namespace, cgroup or subreaper: the strongest containment to use
+    #[arg(long, global = true, value_name = "LEVEL", hide_short_help = true)]
+    containment: Option<String>,
+    /// Time between two heartbeats
+    #[arg(long, global = true, value_name = "DURATION", hide_short_help = true)]
+    heartbeat_interval: Option<String>,
+    /// Bound of one try at the database
+    #[arg(long, global = true, value_name = "DURATION", hide_short_help = true)]
+    attempt_timeout: Option<String>,
+    /// The command is frozen this long after the last acknowledged heartbeat was sent
+    #[arg(long, global = true, value_name = "DURATION", hide_short_help = true)]
+    fence_after: Option<String>,
+    /// How long freezing or killing may take
+    #[arg(long, global = true, value_name = "DURATION", hide_short_help = true)]
+    kill_grace: Option<String>,
+    /// Others may take over this long after the last heartbeat
+    #[arg(long, global = true, value_name = "DURATION", hide_short_help = true)]
+    stale_after: Option<String>,
+    /// How long a command may stay frozen while the database is away
+    #[arg(long, global = true, value_name = "DURATION", hide_short_help = true)]
+    freeze_max: Option<String>,
+    /// Time between TERM and KILL when a run is stopped
+    #[arg(long, global = true, value_name = "DURATION", hide_short_help = true)]
+    stop_grace: Option<String>,
+}
+
+impl Settings {
+    /// The values that were given, by key.
+    pub(super) fn given(&self) -> BTreeMap<&'static str, String> {
+        [
+            ("database_url", &self.database_url),
+            ("embedded", &self.embedded.then(|| "true".to_owned())),
+            ("state_dir", &self.state_dir),
+            ("containment", &self.containment),
+            ("heartbeat_interval", &self.heartbeat_interval),
+            ("attempt_timeout", &self.attempt_timeout),
+            ("fence_after", &self.fence_after),
+            ("kill_grace", &self.kill_grace),
+            ("stale_after", &self.stale_after),
+            ("freeze_max", &self.freeze_max),
+            ("stop_grace", &self.stop_grace),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.clone()?)))
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// A key without a flag, or a flag without a key, would be a second way.
+    #[test]
+    fn every_key_is_a_flag() {
+        let command = super::super::Arguments::command();
+        for key in crate::config::KEYS {
+            assert!(command.get_arguments().any(|argument| argument.get_long() == Some(key.flag)), "{}", key.name);
+        }
+    }
+}

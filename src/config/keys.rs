@@ -1,0 +1,38 @@
+//! Every key there is: the one list behind flags, environment, file and `doctor`.
+
+/// A key of the configuration.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// In the file.
+    pub(crate) name: &'static str,
+    /// On the command line, without the dashes.
+    pub(crate) flag: &'static str,
+    /// In the environment; the first that is set counts.
+    pub(crate) environment: &'static [&'static str],
+    pub(crate) default: Option<&'static str>,
+    /// Never shown.
+    pub(crate) is_secret: bool,
+}
+
+const fn key(
+    name: &'static str,
+    flag: &'static str,
+    environment: &'static [&'static str],
+    default: Option<&'static str>,
+) -> Key {
+    Key { name, flag, environment, default, is_secret: false }
+}
+
+pub(crate) const KEYS: &[Key] = &[
+    Key { is_secret: true, ..key("database_url", "database-url", &["SYSTOLE_DATABASE_URL", "DATABASE_URL"], None) },
+    key("embedded", "embedded", &["SYSTOLE_EMBEDDED"], None),
+    key("state_dir", "state-dir", &["SYSTOLE_STATE_DIR"], None),
+    key("containment", "containment", &["SYSTOLE_CONTAINMENT"], Some("auto")),
+    key("heartbeat_interval", "heartbeat-interval", &["SYSTOLE_HEARTBEAT_INTERVAL"], Some("4s")),
+    key("attempt_timeout", "attempt-timeout", &["SYSTOLE_ATTEMPT_TIMEOUT"], Some("4s")),
+    key("fence_after", "fence-after", &["SYSTOLE_FENCE_AFTER"], Some("15s")),
+    key("kill_grace", "kill-grace", &["SYSTOLE_KILL_GRACE"], Some("3s")),
+    key("stale_after", "stale-after", &["SYSTOLE_STALE_AFTER"], Some("30s")),
+    key("freeze_max", "freeze-max", &["SYSTOLE_FREEZE_MAX"], Some("10m")),
+    key("stop_grace", "stop-grace", &["SYSTOLE_STOP_GRACE"], Some("10s")),
+];

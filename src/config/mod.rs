@@ -1,0 +1,249 @@
+//! What was configured, and where each value came from: flags over environment over file over defaults.
+
+mod file;
+mod keys;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::instance::{Timing, UnsafeTiming};
+use crate::state_dir::StateDir;
+pub(crate) use file::FileError;
+pub(crate) use keys::{KEYS, Key};
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    Flag(&'static str),
+    Environment(&'static str),
+    File(PathBuf),
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Flag(name) => write!(f, "--{name}"),
+            Source::Environment(name) => f.write_str(name),
+            Source::File(path) => write!(f, "{}", path.display()),
+            Source::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// A configuration that cannot be used; names the value, its source and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{key} from {source_name} is {value:?}, but should be {expected}")]
+    Value { key: &'static str, source_name: String, value: String, expected: &'static str },
+    #[error(transparent)]
+    Timing(#[from] UnsafeTiming),
+    #[error(
+        "no database is configured. Use your own with --database-url URL or SYSTOLE_DATABASE_URL, \
+         or a private PostgreSQL on this machine with --embedded"
+    )]
+    NoDatabase,
+}
+
+/// All values as text, each with its source.
+#[derive(Debug)]
+pub(crate) struct Config {
+    values: BTreeMap<&'static str, (String, Source)>,
+}
+
+/// Which database to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Database {
+    Url(String),
+    Embedded,
+}
+
+impl Config {
+    /// Collects from all sources. `flags` are the values given on the command line, by key.
+    pub(crate) fn read(flags: &BTreeMap<&'static str, String>, file: Option<&Path>) -> Result<Config, ConfigError> {
+        Config::collect(flags, |name| std::env::var(name).ok(), file::read(file)?)
+    }
+
+    fn collect(
+        flags: &BTreeMap<&'static str, String>,
+        environment: impl Fn(&str) -> Option<String>,
+        file: Option<(PathBuf, BTreeMap<String, String>)>,
+    ) -> Result<Config, ConfigError> {
+        let mut values = BTreeMap::new();
+        for key in KEYS {
+            let from_flag = || flags.get(key.name).map(|value| (value.clone(), Source::Flag(key.flag)));
+            let from_environment = || {
+                let found = |name: &&'static str| {
+                    environment(name).filter(|value| !value.is_empty()).map(|value| (value, Source::Environment(name)))
+                };
+                key.environment.iter().find_map(found)
+            };
+            let from_file = || {
+                let (path, values) = file.as_ref()?;
+                Some((values.get(key.name)?.clone(), Source::File(path.clone())))
+            };
+            let by_default = || key.default.map(|value| (value.to_owned(), Source::Default));
+            if let Some(found) = from_flag().or_else(from_environment).or_else(from_file).or_else(by_default) {
+                values.insert(key.name, found);
+            }
+        }
+        Ok(Config { values })
+    }
+
+    /// Every key with its value and source; secrets are not shown.
+    pub(crate) fn explain(&self) -> Vec<(&'static str, String, String)> {
+        let shown = |key: &Key| match self.values.get(key.name) {
+            Some((_, source)) if key.is_secret => (key.name, "(set)".to_owned(), source.to_string()),
+            Some((value, source)) => (key.name, value.clone(), source.to_string()),
+            None => (key.name, "-".to_owned(), "-".to_owned()),
+        };
+        KEYS.iter().map(shown).collect()
+    }
+
+    /// Which database, or how to say which.
+    pub(crate) fn database(&self) -> Result<Database, ConfigError> {
+        let rank = |name: &str| self.values.get(name).map_or(0, |(_, source)| source.rank());
+        let embedded = self.truth("embedded")?;
+        // The nearer source wins; on a par, a database that was named is never replaced by a private one.
+        match self.text("database_url") {
+            Some(url) if !embedded || rank("database_url") >= rank("embedded") => Ok(Database::Url(url.to_owned())),
+            _ if embedded => Ok(Database::Embedded),
+            _ => Err(ConfigError::NoDatabase),
+        }
+    }
+
+    /// The intervals, checked against each other.
+    pub(crate) fn timing(&self) -> Result<Timing, ConfigError> {
+        let timing = Timing {
+            heartbeat_interval: self.duration("heartbeat_interval")?,
+            attempt_timeout: self.duration("attempt_timeout")?,
+            fence_after: self.duration("fence_after")?,
+            kill_grace: self.duration("kill_grace")?,
+            stale_after: self.duration("stale_after")?,
+            freeze_max: self.duration("freeze_max")?,
+        };
+        Ok(timing.checked()?)
+    }
+
+    /// TERM to KILL.
+    pub(crate) fn stop_grace(&self) -> Result<Duration, ConfigError> {
+        self.duration("stop_grace")
+    }
+
+    /// `auto` or a level.
+    pub(crate) fn containment(&self) -> Result<Option<crate::guard::containment::Containment>, ConfigError> {
+        match self.text("containment") {
+            None | Some("auto") => Ok(None),
+            Some(name) => match crate::guard::containment::Containment::named(name) {
+                Some(level) => Ok(Some(level)),
+                None => Err(self.refuse("containment", "auto, pid_namespace, cgroup or subreaper")),
+            },
+        }
+    }
+
+    /// Where certificates and local locks are.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.text("state_dir").map_or_else(StateDir::default_path, PathBuf::from)
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(|(value, _)| value.as_str())
+    }
+
+    fn truth(&self, key: &'static str) -> Result<bool, ConfigError> {
+        match self.text(key) {
+            None | Some("false" | "0" | "no") => Ok(false),
+            Some("true" | "1" | "yes") => Ok(true),
+            Some(_) => Err(self.refuse(key, "true or false")),
+        }
+    }
+
+    fn duration(&self, key: &'static str) -> Result<Duration, ConfigError> {
+        let text = self.text(key).expect("every duration has a default");
+        parse_duration(text).ok_or_else(|| self.refuse(key, "a duration such as 500ms, 30s or 5m"))
+    }
+
+    fn refuse(&self, key: &'static str, expected: &'static str) -> ConfigError {
+        let (value, source) = &self.values[key];
+        ConfigError::Value { key, source_name: source.to_string(), value: value.clone(), expected }
+    }
+}
+
+impl Source {
+    fn rank(&self) -> u8 {
+        match self {
+            Source::Flag(_) => 3,
+            Source::Environment(_) => 2,
+            Source::File(_) => 1,
+            Source::Default => 0,
+        }
+    }
+}
+
+/// A duration as people write it: `500ms`, `30s`, `5m`, `1h30m`. A bare number has no unit, and is refused.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text.trim()).ok().filter(|span| *span <= Duration::from_secs(366 * 24 * 3600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collect(flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &[(&str, &str)]) -> Config {
+        let flags = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let file = file.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let lookup =
+            |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Config::collect(&flags, lookup, Some((PathBuf::from("systole.toml"), file))).unwrap()
+    }
+
+    #[test]
+    fn the_nearest_source_wins_and_is_named() {
+        let config = collect(
+            &[("fence_after", "12s")],
+            &[("SYSTOLE_FENCE_AFTER", "13s"), ("SYSTOLE_KILL_GRACE", "2s")],
+            &[("fence_after", "14s"), ("kill_grace", "1s"), ("stale_after", "40s")],
+        );
+        let timing = config.timing().unwrap();
+        let seconds = Duration::from_secs;
+        assert_eq!((timing.fence_after, timing.kill_grace, timing.stale_after), (seconds(12), seconds(2), seconds(40)));
+        let explained = config.explain();
+        let source = |key| explained.iter().find(|(name, ..)| *name == key).unwrap().2.clone();
+        assert_eq!(source("fence_after"), "--fence-after");
+        assert_eq!(source("kill_grace"), "SYSTOLE_KILL_GRACE");
+        assert_eq!(source("stale_after"), "systole.toml");
+        assert_eq!(source("heartbeat_interval"), "default");
+    }
+
+    #[test]
+    fn there_is_never_a_silent_database() {
+        assert!(matches!(collect(&[], &[], &[]).database(), Err(ConfigError::NoDatabase)));
+        assert_eq!(
+            collect(&[("embedded", "true")], &[("DATABASE_URL", "x")], &[]).database().unwrap(),
+            Database::Embedded
+        );
+        let both = collect(&[("embedded", "true"), ("database_url", "x")], &[], &[]);
+        assert_eq!(both.database().unwrap(), Database::Url("x".to_owned()));
+        let nearer = collect(&[], &[("SYSTOLE_DATABASE_URL", "a"), ("DATABASE_URL", "b")], &[]);
+        assert_eq!(nearer.database().unwrap(), Database::Url("a".to_owned()));
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_source() {
+        let error = collect(&[], &[("SYSTOLE_FENCE_AFTER", "fifteen")], &[]).timing().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "fence_after from SYSTOLE_FENCE_AFTER is \"fifteen\", but should be a duration such as 500ms, 30s or 5m"
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_explained() {
+        let config = collect(&[("database_url", "postgresql://me:hunter2@localhost/x")], &[], &[]);
+        assert!(!format!("{:?}", config.explain()).contains("hunter2"));
+    }
+}

@@ -1,0 +1,31 @@
+//! At most one executor per run, across machines.
+//!
+//! A program that wants to be the only one at its work starts with [`Coordinator`]; the `systole` command starts with
+//! [`cli`]. The chapters, in reading order:
+//!
+//! 1. [`ids`], [`outcome`], [`identity`], [`elapsed`], [`backoff`], [`state_dir`]: the words everything else uses.
+//! 2. [`db`]: the only door to PostgreSQL.
+//! 3. [`guard`]: the dead man's switch between a supervisor and the tree it started.
+//! 4. [`instance`]: who may act on a run, and until when. `supervise`: the command's surroundings. `run`: what people ask.
+//! 5. `config`: what was configured, and where. `attempt`: one attempt, from its claim to its finish.
+//! 6. [`cli`]: what a person types.
+
+#![deny(unsafe_code)]
+
+mod attempt;
+pub mod backoff;
+pub mod cli;
+mod config;
+pub mod db;
+pub mod elapsed;
+pub mod guard;
+pub mod identity;
+pub mod ids;
+pub mod instance;
+pub mod outcome;
+mod run;
+pub mod state_dir;
+mod supervise;
+
+pub use ids::{Fence, InstanceId, RunId};
+pub use instance::{Coordinator, Lease};

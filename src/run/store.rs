@@ -1,0 +1,199 @@
+//! The reading side: what people and programs ask about runs. And the request for a stop.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use crate::ids::RunId;
+use crate::instance::Holder;
+
+/// Every statement of this file, for the test that prepares them all.
+#[cfg(test)]
+pub(crate) const STATEMENTS: &[&str] = &[LIST, FIND, ATTEMPTS, RUNNING, EVENTS, REQUEST_STOP];
+
+const LIST: &str = "-- run.list
+    SELECT r.run_id, r.status, r.attempt, r.fence, r.purpose, r.updated_at,
+           systole.holder(i, clock_timestamp()) AS holder
+      FROM systole.runs r
+      LEFT JOIN systole.executor_instances i ON i.run_id = r.run_id AND i.status = 'RUNNING'
+     ORDER BY (r.status = 'RUNNING') DESC, r.updated_at DESC LIMIT $1";
+const FIND: &str = "-- run.find
+    SELECT r.run_id, r.status, r.attempt, r.fence, r.purpose, r.updated_at,
+           systole.holder(i, clock_timestamp()) AS holder
+      FROM systole.runs r
+      LEFT JOIN systole.executor_instances i ON i.run_id = r.run_id AND i.status = 'RUNNING'
+     WHERE r.run_id = $1";
+const ATTEMPTS: &str = "-- run.attempts
+    SELECT attempt, instance_id, executor_id, fence, status, started_at, ended_at, exit_code, cause, phases_executed
+      FROM systole.executor_instances WHERE run_id = $1 ORDER BY attempt";
+const RUNNING: &str = "-- run.running
+    SELECT i.run_id, systole.holder(i, clock_timestamp()) AS holder, i.phases_executed
+      FROM systole.executor_instances i WHERE i.status = 'RUNNING' ORDER BY i.started_at";
+const EVENTS: &str = "-- run.events
+    SELECT id, at, run_id, kind, instance_id, executor_id, fence, detail
+      FROM systole.run_events WHERE run_id = $1 AND id > $2 ORDER BY id LIMIT 1000";
+const REQUEST_STOP: &str = "-- run.request_stop
+    SELECT verdict, holder FROM systole.request_stop($1, $2)";
+
+/// A run in one line.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) run_id: String,
+    pub(crate) status: String,
+    pub(crate) attempt: i32,
+    pub(crate) fence: i64,
+    pub(crate) holder: Option<HolderView>,
+    pub(crate) purpose: Option<String>,
+    pub(crate) updated_at: DateTime<Utc>,
+}
+
+/// A run with all its attempts.
+#[derive(Debug, Serialize)]
+pub(crate) struct RunStatus {
+    #[serde(flatten)]
+    pub(crate) summary: Summary,
+    pub(crate) attempts: Vec<Attempt>,
+}
+
+/// A holder, with the one judgement that readers would otherwise make each for themselves.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct HolderView {
+    #[serde(flatten)]
+    pub(crate) holder: Holder,
+    /// Silent past its own threshold, by the database's clock. Not yet a proof of death.
+    pub(crate) stale: bool,
+}
+
+/// One tenure, as history.
+#[derive(Debug, Serialize)]
+pub(crate) struct Attempt {
+    pub(crate) attempt: i32,
+    pub(crate) instance_id: Uuid,
+    pub(crate) executor_id: String,
+    pub(crate) fence: i64,
+    pub(crate) status: String,
+    pub(crate) started_at: DateTime<Utc>,
+    pub(crate) ended_at: Option<DateTime<Utc>>,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) cause: Option<String>,
+    pub(crate) phases_executed: i64,
+}
+
+/// One thing that happened.
+#[derive(Debug, Serialize)]
+pub(crate) struct Event {
+    pub(crate) id: i64,
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) run_id: String,
+    pub(crate) kind: String,
+    pub(crate) instance_id: Option<Uuid>,
+    pub(crate) executor_id: Option<String>,
+    pub(crate) fence: Option<i64>,
+    pub(crate) detail: Value,
+}
+
+/// An instance that runs now.
+#[derive(Debug, Serialize)]
+pub(crate) struct Running {
+    pub(crate) run_id: String,
+    #[serde(flatten)]
+    pub(crate) holder: HolderView,
+    pub(crate) phases_executed: i64,
+}
+
+/// What became of the request for a stop.
+#[must_use]
+#[derive(Debug)]
+pub(crate) enum StopVerdict {
+    /// Its executor hears of it with its next heartbeat. Asked before counts as well.
+    Asked(Box<Holder>),
+    NotRunning,
+}
+
+/// The newest runs, running ones first.
+pub(crate) async fn list(client: &Client, most: i64) -> Result<Vec<Summary>, Error> {
+    let rows = client.query_typed(LIST, &[(&most, Type::INT8)]).await?;
+    Ok(rows.iter().map(summary).collect())
+}
+
+/// One run; `None` if it was never heard of.
+pub(crate) async fn find(client: &Client, run_id: &RunId) -> Result<Option<Summary>, Error> {
+    let rows = client.query_typed(FIND, &[(&run_id.as_str(), Type::TEXT)]).await?;
+    Ok(rows.first().map(summary))
+}
+
+/// One run with all its attempts.
+pub(crate) async fn status(client: &Client, run_id: &RunId) -> Result<Option<RunStatus>, Error> {
+    let Some(summary) = find(client, run_id).await? else { return Ok(None) };
+    let rows = client.query_typed(ATTEMPTS, &[(&run_id.as_str(), Type::TEXT)]).await?;
+    let attempts = rows.iter().map(|row| Attempt {
+        attempt: row.get("attempt"),
+        instance_id: row.get("instance_id"),
+        executor_id: row.get("executor_id"),
+        fence: row.get("fence"),
+        status: row.get("status"),
+        started_at: row.get("started_at"),
+        ended_at: row.get("ended_at"),
+        exit_code: row.get("exit_code"),
+        cause: row.get("cause"),
+        phases_executed: row.get("phases_executed"),
+    });
+    Ok(Some(RunStatus { summary, attempts: attempts.collect() }))
+}
+
+/// All instances that run now, the oldest first.
+pub(crate) async fn running(client: &Client) -> Result<Vec<Running>, Error> {
+    let rows = client.query_typed(RUNNING, &[]).await?;
+    let running = rows.iter().map(|row| Running {
+        run_id: row.get("run_id"),
+        holder: holder(row.get("holder")).expect("an instance describes itself"),
+        phases_executed: row.get("phases_executed"),
+    });
+    Ok(running.collect())
+}
+
+/// Up to a thousand events of a run behind the given one, in order.
+pub(crate) async fn events(client: &Client, run_id: &RunId, after: i64) -> Result<Vec<Event>, Error> {
+    let rows = client.query_typed(EVENTS, &[(&run_id.as_str(), Type::TEXT), (&after, Type::INT8)]).await?;
+    let events = rows.iter().map(|row| Event {
+        id: row.get("id"),
+        at: row.get("at"),
+        run_id: row.get("run_id"),
+        kind: row.get("kind"),
+        instance_id: row.get("instance_id"),
+        executor_id: row.get("executor_id"),
+        fence: row.get("fence"),
+        detail: row.get("detail"),
+    });
+    Ok(events.collect())
+}
+
+/// Asks the holder of a run to stop it.
+pub(crate) async fn request_stop(client: &Client, run_id: &RunId, requested_by: &str) -> Result<StopVerdict, Error> {
+    let rows = client.query_typed(REQUEST_STOP, &[(&run_id.as_str(), Type::TEXT), (&requested_by, Type::TEXT)]).await?;
+    let asked = rows.first().and_then(|row| holder(row.get("holder")));
+    Ok(asked.map_or(StopVerdict::NotRunning, |view| StopVerdict::Asked(Box::new(view.holder))))
+}
+
+fn summary(row: &tokio_postgres::Row) -> Summary {
+    Summary {
+        run_id: row.get("run_id"),
+        status: row.get("status"),
+        attempt: row.get("attempt"),
+        fence: row.get("fence"),
+        holder: holder(row.get("holder")),
+        purpose: row.get("purpose"),
+        updated_at: row.get("updated_at"),
+    }
+}
+
+fn holder(described: Option<Value>) -> Option<HolderView> {
+    // Of no row at all, holder() describes an instance without an id.
+    let described = described.filter(|value| !value["instance_id"].is_null())?;
+    let holder: Holder = serde_json::from_value(described).expect("holder.sql builds what Holder reads");
+    let stale = holder.heartbeat_age_seconds > holder.stale_after_seconds;
+    Some(HolderView { holder, stale })
+}

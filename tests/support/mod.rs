@@ -1,0 +1,34 @@
+//! What the tests share: a private PostgreSQL per test process, a database per test, real processes of ours.
+
+#![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses its own part
+
+pub mod process;
+pub mod server;
+
+use std::time::{Duration, Instant};
+
+pub use process::{Running, Systole};
+pub use server::Database;
+
+/// Waits until `condition` yields something, and fails with `what` if it does not within `limit`.
+#[track_caller]
+pub fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5)); // between two looks at a condition
+    }
+}
+
+/// Milliseconds of CLOCK_BOOTTIME, the clock that the probe executors log as well.
+pub fn boottime_ms() -> u64 {
+    systole::elapsed::Instant::now().as_nanos() / 1_000_000
+}
+
+/// Whether tests may make PID namespaces and cgroups.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

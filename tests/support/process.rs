@@ -1,0 +1,182 @@
+//! Real processes of the `systole` program, with a state folder of their own, and what they print.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Database, eventually};
+
+/// A host's worth of configuration: a database, a state folder, fast but safe timing.
+#[derive(Debug, Clone)]
+pub struct Systole {
+    pub state: Arc<tempfile::TempDir>,
+    environment: Vec<(String, String)>,
+}
+
+impl Systole {
+    /// Against this database, with default timing.
+    pub fn on(database: &Database) -> Systole {
+        let state = Arc::new(tempfile::Builder::new().prefix("sy").tempdir().expect("a folder"));
+        let environment = vec![
+            ("SYSTOLE_DATABASE_URL".to_owned(), database.url.clone()),
+            ("SYSTOLE_STATE_DIR".to_owned(), state.path().join("state").display().to_string()),
+        ];
+        Systole { state, environment }
+    }
+
+    /// With a variable more, or another value.
+    pub fn with(mut self, name: &str, value: &str) -> Systole {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A tenth of the default timing and some: frozen after 1.5 s, stale after 4 s.
+    pub fn fast(self) -> Systole {
+        self.with("SYSTOLE_HEARTBEAT_INTERVAL", "400ms")
+            .with("SYSTOLE_ATTEMPT_TIMEOUT", "500ms")
+            .with("SYSTOLE_FENCE_AFTER", "1500ms")
+            .with("SYSTOLE_KILL_GRACE", "1s")
+            .with("SYSTOLE_STALE_AFTER", "4s")
+    }
+
+    /// Where its instances' files are.
+    pub fn instances(&self) -> PathBuf {
+        self.state.path().join("state/instances")
+    }
+
+    /// The program with these arguments, not started yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_systole"));
+        // The suite must not depend on what its user has configured.
+        for (name, _) in std::env::vars() {
+            if name.starts_with("SYSTOLE_") || name == "DATABASE_URL" {
+                command.env_remove(name);
+            }
+        }
+        command.args(arguments).envs(self.environment.clone()).stdin(Stdio::null());
+        command.current_dir(self.state.path());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("systole starts")
+    }
+
+    /// Starts it, and collects what it prints.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(self.command(arguments))
+    }
+
+    /// Starts `run` and waits until its command has printed `ready`.
+    pub fn start_run(&self, run_id: &str, script: &str) -> Running {
+        let script = format!("echo ready; {script}");
+        let running = self.start(&["run", run_id, "--", "sh", "-c", &script]);
+        running.wait_for_output("ready");
+        running
+    }
+}
+
+/// A started program. Killed with its guard's help when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    output: Arc<Mutex<String>>,
+    errors: Arc<Mutex<String>>,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("systole starts");
+        let output = collect(child.stdout.take().expect("piped"));
+        let errors = collect(child.stderr.take().expect("piped"));
+        Running { child, output, errors }
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("it has not been waited for");
+    }
+
+    pub fn output(&self) -> String {
+        self.output.lock().expect("no panic").clone()
+    }
+
+    pub fn errors(&self) -> String {
+        self.errors.lock().expect("no panic").clone()
+    }
+
+    #[track_caller]
+    pub fn wait_for_output(&self, text: &str) {
+        eventually(&format!("{text:?} in the output; errors: {}", self.errors()), Duration::from_secs(20), || {
+            self.output().contains(text).then_some(())
+        });
+    }
+
+    #[track_caller]
+    pub fn wait_for_errors(&self, text: &str, limit: Duration) {
+        eventually(&format!("{text:?} in the errors"), limit, || self.errors().contains(text).then_some(()));
+    }
+
+    /// The end, within `limit`.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let errors = self.errors.clone();
+        let child = &mut self.child;
+        eventually(&format!("its end; errors: {}", errors.lock().expect("no panic")), limit, || {
+            child.try_wait().expect("it is ours")
+        })
+    }
+
+    /// The exit code, within `limit`; 128 + n for signal n.
+    #[track_caller]
+    pub fn code(&mut self, limit: Duration) -> i32 {
+        let status = self.wait(limit);
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Its guard sees the end of the socket, and kills the tree.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let into = text.clone();
+    std::thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(read @ 1..) = from.read(&mut chunk) {
+            into.lock().expect("no panic").push_str(&String::from_utf8_lossy(&chunk[..read]));
+        }
+    });
+    text
+}
+
+/// Whether a process of this number lives, and is no zombie.
+pub fn lives(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    !matches!(stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]), Some(b'Z' | b'X') | None)
+}
+
+/// All living processes whose environment holds `SYSTOLE_TEST_TREE=mark`: whatever they did to hide their parents.
+pub fn marked(mark: &str) -> Vec<i32> {
+    let needle = format!("SYSTOLE_TEST_TREE={mark}");
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        environment.split(|byte| *byte == 0).any(|variable| variable == needle.as_bytes()).then_some(pid)
+    });
+    pids.filter(|pid| lives(*pid)).collect()
+}

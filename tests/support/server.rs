@@ -1,0 +1,194 @@
+//! One private PostgreSQL per test process, ended when that process ends, however it ends; a database per test.
+
+use std::path::PathBuf;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use systole::db::embedded::{Cluster, Endpoint, Options};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+struct Server {
+    endpoint: Endpoint,
+    /// While this is open, the server lives.
+    _leash: ChildStdin,
+}
+
+/// A database of a test's own, migrated. Dropped with the server.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub url: String,
+    pub name: String,
+}
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let dir = std::env::temp_dir().join(format!("systole-test-{}", std::process::id()));
+        let cluster = Cluster::at(dir.clone()).with(Options { durable: false });
+        let endpoint = cluster.ensure_running().expect("a private PostgreSQL for the tests");
+        let leash = leash(cluster.status().expect("status").running.expect("it runs"), &dir);
+        let server = Server { endpoint, _leash: leash };
+        runtime().block_on(async {
+            let target = url(&server.endpoint, "systole").parse().expect("a url");
+            systole::db::migrate(&target).await.expect("the template is migrated");
+        });
+        server
+    })
+}
+
+/// A process that ends the server when this one has ended.
+fn leash(pid: i32, dir: &std::path::Path) -> ChildStdin {
+    let script = format!("cat >/dev/null; kill -QUIT {pid}; rm -rf '{}'", dir.display());
+    let mut command = Command::new("setsid");
+    command.args(["sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("setsid and sh are everywhere").stdin.expect("piped")
+}
+
+fn url(endpoint: &Endpoint, database: &str) -> String {
+    endpoint.url().replace("/systole?", &format!("/{database}?"))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+impl Database {
+    /// A clone of the migrated template.
+    pub fn new() -> Database {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let server = server();
+        Database { url: url(&server.endpoint, "postgres"), name: "postgres".to_owned() }
+            .sql(&format!("CREATE DATABASE {name} TEMPLATE systole STRATEGY FILE_COPY"));
+        Database { url: url(&server.endpoint, &name), name }
+    }
+
+    /// An empty database, not migrated.
+    pub fn empty() -> Database {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("empty_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let server = server();
+        Database { url: url(&server.endpoint, "postgres"), name: "postgres".to_owned() }
+            .sql(&format!("CREATE DATABASE {name} TEMPLATE template0"));
+        Database { url: url(&server.endpoint, &name), name }
+    }
+
+    /// A whole server of a test's own, for tests that restart it. The folder is removed with the returned guard.
+    pub fn on_own_server() -> (Database, OwnServer) {
+        let folder = tempfile::Builder::new().prefix("systole-own-").tempdir().expect("a folder");
+        let dir = folder.path().join("cluster");
+        // The server's account must be able to walk there.
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+        let cluster = Cluster::at(dir).with(Options { durable: false });
+        let endpoint = cluster.ensure_running().expect("a server of its own");
+        let url = endpoint.url();
+        runtime().block_on(async {
+            systole::db::migrate(&url.parse().expect("a url")).await.expect("migrated");
+        });
+        let leash = leash(cluster.status().expect("status").running.expect("it runs"), folder.path());
+        (Database { url, name: "systole".to_owned() }, OwnServer { cluster, endpoint, _leashes: vec![leash], folder })
+    }
+
+    /// A connection of the caller's own.
+    pub async fn connect(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.expect("connect");
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        client
+    }
+
+    /// Runs SQL and returns all rows as text, NULL as the empty text.
+    #[track_caller]
+    pub fn sql(&self, text: &str) -> Vec<Vec<String>> {
+        self.try_sql(text).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    /// The same, with the error as a value.
+    pub fn try_sql(&self, text: &str) -> Result<Vec<Vec<String>>, tokio_postgres::Error> {
+        // On a thread of its own: a caller may be within a runtime.
+        std::thread::scope(|scope| {
+            let query = || {
+                runtime().block_on(async {
+                    let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
+                    tokio::spawn(async move {
+                        let _ = connection.await;
+                    });
+                    client.simple_query(text).await
+                })
+            };
+            let messages = scope.spawn(query).join().expect("the query does not panic")?;
+            let row = |message: &SimpleQueryMessage| match message {
+                SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|n| row.get(n).unwrap_or_default().to_owned()).collect())
+                }
+                _ => None,
+            };
+            Ok(messages.iter().filter_map(row).collect())
+        })
+    }
+
+    /// The only value of the only row.
+    #[track_caller]
+    pub fn value(&self, text: &str) -> String {
+        let rows = self.sql(text);
+        assert_eq!(rows.len(), 1, "{text}: {rows:?}");
+        rows[0][0].clone()
+    }
+
+    /// Makes the heartbeat of a run's holder look this old.
+    pub fn age_heartbeat(&self, run_id: &str, seconds: f64) {
+        self.sql(&format!(
+            "UPDATE systole.executor_instances SET last_heartbeat = clock_timestamp() - interval '{seconds} seconds'
+              WHERE run_id = '{run_id}' AND status = 'RUNNING'"
+        ));
+    }
+
+    /// Makes the server look as if it had accepted writes for a day, so that takeovers by age are possible in a test.
+    pub fn pretend_old_server(&self) {
+        self.sql(
+            "CREATE OR REPLACE FUNCTION systole.rw_since() RETURNS timestamptz LANGUAGE sql STABLE SECURITY DEFINER
+             AS $$ SELECT clock_timestamp() - interval '1 day' $$",
+        );
+    }
+}
+
+/// A server that a test may stop and start.
+pub struct OwnServer {
+    pub cluster: Cluster,
+    pub endpoint: Endpoint,
+    _leashes: Vec<ChildStdin>,
+    folder: tempfile::TempDir,
+}
+
+impl OwnServer {
+    /// Ends it at once, as a crash would.
+    pub fn crash(&self) {
+        self.cluster.stop(systole::db::embedded::StopMode::Immediate).expect("stop");
+    }
+
+    /// Starts it again, on the same socket and port.
+    pub fn start(&mut self) {
+        let endpoint = self.cluster.ensure_running().expect("start");
+        assert_eq!(endpoint, self.endpoint, "somebody took its port");
+        let pid = self.cluster.status().expect("status").running.expect("it runs");
+        self._leashes.push(leash(pid, self.folder.path()));
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> i32 {
+        self.cluster.status().expect("status").running.expect("it runs")
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        let _ = self.cluster.stop(systole::db::embedded::StopMode::Immediate);
+    }
+}
