@@ -23,10 +23,10 @@ pub struct StateDirError {
 }
 
 impl StateDir {
-    /// Where it is unless somebody says otherwise: `/var/lib/systole` for root, else the user's state folder.
+    /// Where it is unless somebody says otherwise: `/var/lib/systole/state` for root, else the user's state folder.
     pub fn default_path() -> PathBuf {
         if rustix::process::geteuid().is_root() {
-            return PathBuf::from("/var/lib/systole");
+            return PathBuf::from("/var/lib/systole/state");
         }
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         absolute("XDG_STATE_HOME")

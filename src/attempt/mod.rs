@@ -149,7 +149,7 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
         freezer: secured.freezer,
     };
     let file = remains::file_of(&plan.state.instances(), instance_id);
-    let armed = guard.arm(Arming { file: file.clone(), header, rules }).await;
+    let armed = guard.arm(Arming { file, header, rules }).await;
     let lease = coordinator.hold(request, granted).await?;
     if let Err(error) = armed {
         // Nothing was started: give the run back before the error is told.
@@ -169,9 +169,6 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
         Ok(()) => supervision::supervise(&plan, lease, guard, &secured, progress, signals).await,
         Err(_) => supervision::guard_lost(&plan, lease, guard).await,
     };
-    if conclusion.is_recorded() {
-        let _ = std::fs::remove_file(file);
-    }
     drop(local_lock_held);
     Ok(Outcome::Concluded(conclusion))
 }

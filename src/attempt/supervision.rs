@@ -11,7 +11,7 @@ use crate::db::DbError;
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::certificate::Certificate;
 use crate::guard::containment::Secured;
-use crate::guard::{Audience, FromGuard, Guard, GuardError, Intent, KillReason, ToGuard};
+use crate::guard::{Audience, FromGuard, Guard, GuardError, Intent, KillReason, ToGuard, remains};
 use crate::instance::{FinishError, Lease, LeaseState};
 use crate::outcome::{Cause, End, InstanceStatus};
 use crate::supervise::{Ladder, Origin, ProgressSocket, Report, Rung, Signals};
@@ -25,13 +25,6 @@ pub(crate) enum Conclusion {
     Lost { why: String },
     /// The command ended, but the database does not know: refused, or the wait for it was ended by a signal.
     Unrecorded { certificate: Certificate, error: Option<DbError> },
-}
-
-impl Conclusion {
-    /// Whether the certificate on disk has nothing more to tell.
-    pub(super) fn is_recorded(&self) -> bool {
-        matches!(self, Conclusion::Ended(_))
-    }
 }
 
 /// What happened last in the loop.
@@ -130,12 +123,13 @@ pub(super) async fn supervise(
     };
     drop(progress);
     if supervisor.lost {
+        // The certificate stays for the sweep: it is told to the database, which knows better, and removed.
         lease.abandon();
         return Conclusion::Lost {
             why: "the database says that another executor holds the run, or that it was ended".to_owned(),
         };
     }
-    record(plan, lease, certificate, signals).await
+    record(plan, lease, supervisor.guard, certificate, signals).await
 }
 
 impl Supervisor<'_> {
@@ -270,8 +264,15 @@ pub(super) async fn guard_lost(plan: &Plan, lease: Lease, mut guard: Guard) -> C
 }
 
 /// Stays, and beats, until the end is recorded or known to be lost. A second signal ends the wait.
-async fn record(plan: &Plan, lease: Lease, certificate: Certificate, mut signals: Signals) -> Conclusion {
+async fn record(
+    plan: &Plan,
+    lease: Lease,
+    mut guard: Guard,
+    certificate: Certificate,
+    mut signals: Signals,
+) -> Conclusion {
     let mut state = lease.state();
+    let instance_id = lease.instance_id();
     let finish = lease.finish(certificate.end.clone());
     tokio::pin!(finish);
     let mut told = false;
@@ -297,6 +298,10 @@ async fn record(plan: &Plan, lease: Lease, certificate: Certificate, mut signals
             },
         }
     };
+    if finished.is_ok() && guard.tell(&ToGuard::Recorded).await.is_err() {
+        // The guard has long gone. If it goes just now, the next sweep of this host finds nothing new in its certificate.
+        let _ = std::fs::remove_file(remains::file_of(&plan.state.instances(), instance_id));
+    }
     match finished {
         Ok(()) if certificate.killed.is_some_and(|reason| reason != KillReason::Ordered) => Conclusion::Lost {
             why: match certificate.killed {

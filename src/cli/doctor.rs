@@ -16,10 +16,6 @@ use crate::guard::{Guard, Preparation};
 use crate::ids::InstanceId;
 use crate::state_dir::StateDir;
 
-/// Every statement of this file, for the test that prepares them all.
-#[cfg(test)]
-pub(crate) const STATEMENTS: &[&str] = &[SERVER];
-
 const SERVER: &str = "-- doctor.server
     SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
            current_user::text AS role, pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,

@@ -47,21 +47,21 @@ pub(crate) enum Decision {
 #[derive(Debug, Clone)]
 pub(crate) struct Deadman {
     rules: Rules,
-    /// The latest absolute deadline: `sent + F` of an acknowledged heartbeat.
-    until: Instant,
+    /// The latest absolute deadline: `sent + F` of an acknowledged heartbeat. None has come yet: nothing may start.
+    until: Option<Instant>,
     last_tick: Instant,
     frozen_since: Option<Instant>,
 }
 
 impl Deadman {
-    /// Armed without a renewal yet: whatever is in the tree is frozen at once, so nothing may be started before one.
+    /// Armed, but without a deadline yet.
     pub(crate) fn armed(rules: Rules, now: Instant) -> Deadman {
-        Deadman { rules, until: now, last_tick: now, frozen_since: None }
+        Deadman { rules, until: None, last_tick: now, frozen_since: None }
     }
 
     /// A renewal: deadlines are absolute, so one that was long under way moves nothing it should not.
     pub(crate) fn renewed(&mut self, until: Instant) {
-        self.until = self.until.max(until);
+        self.until = self.until.max(Some(until));
     }
 
     /// A sign of life that was *sent* at `at`: one that lay in the socket while we were stopped is as old as it is.
@@ -81,20 +81,22 @@ impl Deadman {
         self.frozen_since.is_some()
     }
 
-    pub(crate) fn until(&self) -> Instant {
+    /// The deadline; without one nothing may be started.
+    pub(crate) fn until(&self) -> Option<Instant> {
         self.until
     }
 
     pub(crate) fn decide(&self, now: Instant) -> Decision {
+        let Some(until) = self.until else { return Decision::Wait(Instant::from_nanos(u64::MAX)) };
         let Some(frozen_since) = self.frozen_since else {
-            return if now < self.until { Decision::Wait(self.until) } else { Decision::Freeze };
+            return if now < until { Decision::Wait(until) } else { Decision::Freeze };
         };
-        if now < self.until {
+        if now < until {
             return Decision::Thaw;
         }
-        let silent_at = self.until.max(self.last_tick) + self.rules.kill_grace / 2;
+        let silent_at = until.max(self.last_tick) + self.rules.kill_grace / 2;
         let away_at =
-            if self.rules.freezer { frozen_since + self.rules.freeze_max } else { self.until + self.rules.stopped_max };
+            if self.rules.freezer { frozen_since + self.rules.freeze_max } else { until + self.rules.stopped_max };
         if now >= silent_at {
             Decision::Kill(KillReason::SupervisorSilent)
         } else if now >= away_at {
@@ -132,8 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn an_armed_switch_without_a_renewal_lets_nothing_run() {
-        assert_eq!(Deadman::armed(RULES, at(0)).decide(at(0)), Decision::Freeze);
+    fn without_a_renewal_there_is_no_deadline_to_start_by() {
+        let switch = Deadman::armed(RULES, at(0));
+        assert_eq!(switch.until(), None);
+        assert!(matches!(switch.decide(at(1_000_000)), Decision::Wait(_)));
     }
 
     #[test]
@@ -201,7 +205,7 @@ mod tests {
                     Decision::Kill(_) => { prop_assert!(now >= newest); break; }
                     Decision::Wait(next) => prop_assert!(next > at(now)),
                 }
-                prop_assert!(switch.is_frozen() || now < newest, "running at {now} with deadline {newest}");
+                prop_assert!(switch.until().is_none() || switch.is_frozen() || now < newest, "running at {now} with deadline {newest}");
             }
         }
     }

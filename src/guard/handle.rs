@@ -83,7 +83,6 @@ impl Guard {
             match self.hear().await? {
                 FromGuard::Armed => return Ok(()),
                 FromGuard::Unarmed { reason } => return Err(GuardError::Unready(reason)),
-                // Armed without a renewal it freezes at once.
                 _ => {}
             }
         }

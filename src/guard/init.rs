@@ -4,45 +4,35 @@
 //! waits: no code of the user runs before its guard says go. If the guard dies first, so does init.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, wait};
 
-use super::wire::{FromInit, Order, ToInit, receive, receive_descriptor, send};
-use super::{PROCESS_NAME, containment};
+use super::containment::{birth, pid_namespace};
+use super::wire::{FromInit, Order, ToInit, receive, send};
 
-/// Runs as init: never returns if it becomes the command.
-pub(super) fn main() -> i32 {
-    let Ok(socket) = control_socket() else { return 70 };
-    match run(&socket) {
-        Ok(code) => code,
-        Err(error) => {
-            // If even this cannot be said, the guard sees the end of the stream and reaps us.
-            let _ = send(&socket, &FromInit::Unready { reason: error.to_string() });
-            70
-        }
-    }
+/// Lives as init, in a fresh fork of the guard, and becomes the command or ends.
+pub(super) fn live(socket: &UnixStream, stdin: &OwnedFd) -> ! {
+    birth::close_all_but(vec![socket.as_raw_fd(), stdin.as_raw_fd()]);
+    let code = run(socket, stdin).unwrap_or_else(|error| {
+        // If even this cannot be said, the guard sees the end of the stream and reaps us.
+        let _ = send(socket, &FromInit::Unready { reason: error.to_string() });
+        70
+    });
+    std::process::exit(code)
 }
 
-/// The socket to the one who started us lies on stdin. Ours is its copy, which no child inherits.
-pub(super) fn control_socket() -> io::Result<UnixStream> {
-    Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
-}
-
-fn run(socket: &UnixStream) -> io::Result<i32> {
-    let _ = rustix::thread::set_name(c"deadman");
+fn run(socket: &UnixStream, stdin: &OwnedFd) -> io::Result<i32> {
     // The guard has one thread for all its life, so its death is the only one this can mean. If it died before this
     // line, its socket is closed, and the next read says so.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    let stdin = receive_descriptor(socket)?;
-    rustix::stdio::dup2_stdin(&stdin)?;
-    drop(stdin);
+    rustix::stdio::dup2_stdin(stdin)?;
     let is_pid_1 = std::process::id() == 1;
     if is_pid_1 {
-        containment::pid_namespace::mount_own_proc()?;
+        pid_namespace::mount_own_proc()?;
     }
     send(socket, &FromInit::Ready)?;
     let Some(ToInit::Go(order)) = receive(socket)? else { return Ok(0) };
@@ -69,7 +59,6 @@ fn command(order: Order) -> Command {
             None => command.env_remove(name),
         };
     }
-    debug_assert_ne!(order.program, PROCESS_NAME);
     command
 }
 

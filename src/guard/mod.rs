@@ -5,12 +5,12 @@
 //! provably empty it writes a certificate of death, by which anybody on this host may end the tenure at once.
 //!
 //! ```text
-//! supervisor ──socket──▶ guard ──socket──▶ init ──exec──▶ command          (cgroup, subreaper)
-//!                                          init = PID 1 ──spawn──▶ command (PID namespace)
+//! supervisor ──exec──▶ guard ──fork──▶ init ──exec──▶ command             (cgroup, subreaper)
+//!                                     init = PID 1 ──spawn──▶ command    (PID namespace)
 //! ```
 //!
-//! Guard and init are this same binary, branched off in `main` by [`branch`] before anything else starts. They bear
-//! another name, so that killing by the name of `systole` does not take the guard with it.
+//! The guard is this same binary, branched off in `main` by [`branch`] before anything else starts; init is its fork.
+//! They bear another name, so that killing by the name of `systole` does not take the guard with it.
 //!
 //! What it does not cover: work handed to another daemon, a write stuck in the kernel, SQL that still runs in the
 //! server, and a supervisor and a guard killed together where there is no PID namespace.
@@ -32,17 +32,10 @@ pub(crate) use wire::{Arming, Audience, FromGuard, Intent, Order, Preparation, T
 /// The name that guard and init bear in process lists.
 const PROCESS_NAME: &str = "deadman";
 
-/// Runs as guard or init if this process was started as one, and returns its exit code; `None` for anybody else.
+/// Runs as the guard if this process was started as one, and returns its exit code; `None` for anybody else.
 ///
 /// To be called first in `main`, while the process has one thread and one purpose.
 pub fn branch() -> Option<i32> {
     let mut arguments = std::env::args_os();
-    if arguments.next()? != PROCESS_NAME {
-        return None;
-    }
-    match arguments.next()?.to_str()? {
-        "guard" => Some(process::main()),
-        "init" => Some(init::main()),
-        _ => None,
-    }
+    (arguments.next()? == PROCESS_NAME && arguments.next()? == "guard").then(process::main)
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -14,7 +15,6 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SI
 
 use super::certificate::{Certificate, InstanceFile};
 use super::deadman::{Deadman, Decision, KillReason};
-use super::init::control_socket;
 use super::tree::{Ended, News, Tree};
 use super::wire::{
     Arming, Audience, FromGuard, Intent, Preparation, ToGuard, decode, receive, receive_descriptor, send,
@@ -24,6 +24,9 @@ use crate::outcome::{Cause, End, InstanceStatus};
 
 /// How long one attempt at emptying a killed tree takes before the supervisor hears who remains.
 const EMPTYING_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a certificate may stay unflushed while a living supervisor tells the database.
+const RECORDING_PATIENCE: Duration = Duration::from_millis(20);
 
 /// Runs as the guard.
 pub(super) fn main() -> i32 {
@@ -41,7 +44,7 @@ struct Guard {
     unread: Vec<u8>,
     tree: Tree,
     switch: Option<Deadman>,
-    file: Option<InstanceFile>,
+    file: Option<(InstanceFile, PathBuf)>,
     intent: Option<Intent>,
     children: UnixStream,
     timer: OwnedFd,
@@ -98,7 +101,7 @@ impl Guard {
                     Some(ToGuard::Renew { until }) => {
                         if let Some(switch) = &mut self.switch {
                             switch.renewed(until);
-                            let until = switch.until();
+                            let until = switch.until().unwrap_or(until);
                             self.tell(&FromGuard::Echo { until });
                         }
                     }
@@ -107,7 +110,12 @@ impl Guard {
                             switch.ticked(at, Instant::now());
                         }
                     }
-                    Some(ToGuard::Go(order)) => self.tree.go(*order)?,
+                    // If its deadline has passed meanwhile, init is frozen, and hears it when it is thawed.
+                    Some(ToGuard::Go(order)) => {
+                        if self.switch.as_ref().is_some_and(|switch| switch.until().is_some()) {
+                            self.tree.go(*order)?;
+                        }
+                    }
                     Some(ToGuard::Signal { number, to, intent }) => {
                         self.intent = intent.or(self.intent);
                         if intent.is_some() && self.switch.as_ref().is_some_and(Deadman::is_frozen) {
@@ -118,7 +126,7 @@ impl Guard {
                         }
                     }
                     Some(ToGuard::Kill { ends_as }) => return self.kill(End::of(ends_as), KillReason::Ordered),
-                    Some(ToGuard::Prepare(_)) => {}
+                    Some(ToGuard::Prepare(_) | ToGuard::Recorded) => {}
                     None => return self.supervisor_gone(),
                 }
             }
@@ -196,7 +204,7 @@ impl Guard {
     fn arm(&mut self, arming: Arming) -> io::Result<()> {
         match InstanceFile::create(&arming.file, &arming.header) {
             Ok(file) => {
-                self.file = Some(file);
+                self.file = Some((file, arming.file));
                 self.switch = Some(Deadman::armed(arming.rules, Instant::now()));
                 self.tell(&FromGuard::Armed);
             }
@@ -250,16 +258,39 @@ impl Guard {
     fn certify(mut self, end: End, killed: Option<KillReason>) -> io::Result<()> {
         let certificate = Certificate { end, killed, died_at: Instant::now() };
         let written = match &mut self.file {
-            Some(file) => file.certify(&certificate),
+            Some((file, _)) => file.certify(&certificate),
             None => Ok(()),
         };
-        // The supervisor may record the end while the disk still works; if it is gone, the disk is what counts.
         self.tell(&FromGuard::Ended(Box::new(certificate)));
-        if let (Some(file), Ok(())) = (&self.file, &written) {
-            file.sync()?;
-        }
         self.tree.remove();
-        written
+        let Some((file, path)) = self.file.take() else { return Ok(()) };
+        written?;
+        // The database's own disk is as good as ours, and flushing ours delays everybody's next file operation.
+        if self.is_recorded_within(RECORDING_PATIENCE) {
+            return std::fs::remove_file(path);
+        }
+        // From our end on, anybody may file it. A supervisor that still records the end removes the file itself.
+        file.sync()
+    }
+
+    /// Whether the supervisor says in time that the database knows. A supervisor that is gone will not.
+    fn is_recorded_within(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.heard() {
+                Ok(messages) if messages.iter().any(|said| matches!(said, Some(ToGuard::Recorded))) => return true,
+                Ok(messages) if messages.iter().any(Option::is_none) => return false,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+            let left = deadline.since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let slice = left.min(Duration::from_secs(1));
+            let timeout = Timespec { tv_sec: slice.as_secs() as i64, tv_nsec: slice.subsec_nanos().into() };
+            let _ = poll(&mut [PollFd::new(&self.supervisor, PollFlags::IN)], Some(&timeout));
+        }
     }
 
     /// A supervisor that does not listen is dead or hung, and its silence is acted upon elsewhere.
@@ -276,6 +307,11 @@ impl End {
     fn crashed() -> End {
         End { cause: Some(Cause::Proof), ..End::of(InstanceStatus::Crashed) }
     }
+}
+
+/// The socket to the supervisor lies on stdin. Ours is its copy, which no child inherits.
+fn control_socket() -> io::Result<UnixStream> {
+    Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 /// Leaves the command's session, so that no key on its terminal reaches the guard, and lets go of its output.
@@ -303,7 +339,8 @@ fn child_signals() -> io::Result<UnixStream> {
 
 /// CLOCK_BOOTTIME: after a suspend the deadline has passed, and the timer says so at once.
 fn set_timer(timer: &OwnedFd, at: Instant) {
-    let nanos = at.as_nanos().max(1);
+    // The kernel counts in signed 64 bits.
+    let nanos = at.as_nanos().clamp(1, i64::MAX as u64);
     let it_value = Timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 };
     let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
     timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &once).expect("a timerfd of ours takes any moment");

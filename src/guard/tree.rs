@@ -1,10 +1,8 @@
 //! The command and all it starts, whatever contains it: started, signalled, frozen, killed, and seen to be empty.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,11 +11,10 @@ use rustix::process::{
 };
 use serde_json::json;
 
-use super::PROCESS_NAME;
-use super::containment::{
-    Cgroup, Containment, Killed, Secured, continue_all, kill_all, pid_namespace, signal_all, stop_all,
-};
-use super::wire::{FromInit, Order, ToInit, decode, receive, send, send_descriptor};
+use super::containment::birth::{self, Born};
+use super::containment::{Cgroup, Containment, Killed, Secured, continue_all, kill_all, signal_all, stop_all};
+use super::init;
+use super::wire::{FromInit, Order, ToInit, decode, receive, send};
 
 /// A tree in its containment. Made by the guard, whose children its topmost processes are.
 pub(super) struct Tree {
@@ -64,7 +61,7 @@ impl Tree {
         let mut made = None;
         if strongest == Containment::PidNamespace {
             if is_root {
-                match in_new_namespace(|| spawn_init(cgroup.as_ref(), &stdin)) {
+                match fork_init(cgroup.as_ref(), true, &stdin) {
                     Ok(init) => made = Some((Containment::PidNamespace, init)),
                     Err(error) => shortcomings.push(format!("no PID namespace: {error}")),
                 }
@@ -76,7 +73,7 @@ impl Tree {
             Some(made) => made,
             None => {
                 let level = if cgroup.is_some() { Containment::Cgroup } else { Containment::Subreaper };
-                (level, spawn_init(cgroup.as_ref(), &stdin)?)
+                (level, fork_init(cgroup.as_ref(), false, &stdin)?)
             }
         };
         let secured = Secured {
@@ -248,36 +245,24 @@ impl Ended {
     }
 }
 
-/// Starts init in the cgroup, and hands it what will be the command's stdin.
-fn spawn_init(cgroup: Option<&Cgroup>, stdin: &OwnedFd) -> io::Result<(Pid, UnixStream)> {
+/// Forks init, born in its cgroup and namespaces, with what will be the command's stdin.
+fn fork_init(cgroup: Option<&Cgroup>, namespaces: bool, stdin: &OwnedFd) -> io::Result<(Pid, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
-    let child = Command::new("/proc/self/exe")
-        .arg0(PROCESS_NAME)
-        .arg("init")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .spawn()?;
-    let pid = Pid::from_child(&child);
-    if let Some(cgroup) = cgroup {
-        cgroup.add(pid)?;
-    }
-    send_descriptor(&ours, stdin.as_fd())?;
+    let pid = match birth::fork(cgroup, namespaces)? {
+        Born::Child => init::live(&theirs, stdin),
+        Born::Parent(pid) => pid,
+    };
+    drop(theirs);
     match receive(&ours)? {
         Some(FromInit::Ready) => Ok((pid, ours)),
-        Some(FromInit::Unready { reason }) => {
+        said => {
             let _ = waitpid(Some(pid), WaitOptions::empty());
+            let Some(FromInit::Unready { reason }) = said else {
+                return Err(io::Error::other("its first process ended before it was ready"));
+            };
             Err(io::Error::other(reason))
         }
-        _ => Err(io::Error::other("its first process ended before it was ready")),
     }
-}
-
-/// Does `spawn` so that the process becomes PID 1 of a new namespace; afterwards our children are as before.
-fn in_new_namespace<T>(spawn: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let before = std::fs::File::open("/proc/self/ns/pid")?;
-    pid_namespace::unshare_for_children()?;
-    let spawned = spawn();
-    rustix::thread::move_into_link_name_space(before.as_fd(), Some(rustix::thread::LinkNameSpaceType::ProcessID))?;
-    spawned
 }
 
 fn only_child_of(pid: Pid) -> Option<Pid> {

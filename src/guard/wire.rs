@@ -50,6 +50,8 @@ pub(crate) enum ToGuard {
     Kill {
         ends_as: InstanceStatus,
     },
+    /// Behind [`FromGuard::Ended`]: the database knows. Nothing is left to certify.
+    Recorded,
 }
 
 /// To the supervisor.
@@ -82,7 +84,7 @@ pub(crate) enum FromGuard {
     Remaining {
         pids: Vec<i32>,
     },
-    /// The tree is empty, and the certificate is on disk.
+    /// The tree is empty, and the certificate is written.
     Ended(Box<Certificate>),
 }
 

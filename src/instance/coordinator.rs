@@ -27,6 +27,7 @@ const CLAIM_TRIES: u32 = 3;
 pub struct Coordinator {
     operations: mpsc::Sender<Op>,
     executor: Executor,
+    timing: Timing,
 }
 
 /// Why no coordinator could be had.
@@ -69,6 +70,12 @@ pub enum AcquireError {
     /// The database did not answer as hoped; whether the run was granted is unknown, and if so it runs out by itself.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// It was granted, and ended by somebody before its first heartbeat.
+    #[error("the run was granted, and lost before its first heartbeat")]
+    LostAtOnce,
+    /// It was granted, but no heartbeat was acknowledged within `fence_after`. It is given back.
+    #[error("the run was granted, but PostgreSQL acknowledged no heartbeat within {}; it is given back", humantime::format_duration(*.0))]
+    Unacknowledged(Duration),
     /// The heartbeat thread is gone: a bug of ours.
     #[error("the heartbeat thread has ended")]
     Stopped,
@@ -101,7 +108,7 @@ impl Coordinator {
             containment: "none".to_owned(),
             death_secret_hash: None,
         };
-        Ok(Coordinator { operations, executor })
+        Ok(Coordinator { operations, executor, timing })
     }
 
     /// Who we are to others.
@@ -184,17 +191,13 @@ impl Coordinator {
             due: Instant::now(),
         };
         self.operations.send(Op::Hold(held)).await.map_err(|_| AcquireError::Stopped)?;
-        let first = state
-            .wait_for(|state| state.trusted_until.is_some() || state.lost.is_some())
-            .await
-            .map_err(|_| AcquireError::Stopped)?;
-        if first.lost.is_some() {
-            return Err(AcquireError::Db(DbError::Unavailable {
-                target: lease.run_id.to_string(),
-                message: "the run was lost before its first heartbeat".to_owned(),
-            }));
+        let first = state.wait_for(|state| state.trusted_until.is_some() || state.lost.is_some());
+        match tokio::time::timeout(self.timing.fence_after, first).await {
+            Ok(Ok(state)) if state.lost.is_none() => {}
+            Ok(Ok(_)) => return Err(AcquireError::LostAtOnce),
+            Ok(Err(_)) => return Err(AcquireError::Stopped),
+            Err(_) => return Err(AcquireError::Unacknowledged(self.timing.fence_after)),
         }
-        drop(first);
         Ok(lease)
     }
 

@@ -27,6 +27,9 @@ use crate::outcome::{End, InstanceStatus};
 /// How many operations may wait for the loop.
 const OPERATIONS_WAITING_MAX: usize = 64;
 
+/// News can wait for this long: what ends sooner has a finish to tell it with.
+const SOON: Duration = Duration::from_millis(100);
+
 type Reply<T> = oneshot::Sender<Result<T, DbError>>;
 
 /// What the loop can be asked to do. Each is tried once, within `attempt_timeout`.
@@ -55,8 +58,8 @@ pub(super) enum Op {
         filing: Box<CertificateFiling>,
         reply: Reply<FilingVerdict>,
     },
-    /// Send this one's heartbeat now: it has something to tell.
-    BeatNow(InstanceId),
+    /// Send this one's heartbeat soon: it has something to tell.
+    BeatSoon(InstanceId),
     /// Beat without instances, to become a witness of the database's clock.
     KeepWarm,
 }
@@ -152,7 +155,7 @@ impl Heartbeat {
         let alone =
             |held: &HashMap<InstanceId, Held>, id: Option<InstanceId>| held.keys().all(|held| Some(*held) == id);
         let inline = match &operation {
-            Op::Hold(_) | Op::Release { .. } | Op::BeatNow(_) | Op::KeepWarm => true,
+            Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::KeepWarm => true,
             Op::Hello(_) | Op::Claim { .. } | Op::File { .. } => alone(&self.held, None),
             Op::Finish { instance_id, .. } => alone(&self.held, Some(*instance_id)),
         };
@@ -171,9 +174,9 @@ impl Heartbeat {
                 let now = Instant::now();
                 self.releases.push(Release { instance_id, fence, due: now, until: now + self.timing.stale_after });
             }
-            Op::BeatNow(instance_id) => {
+            Op::BeatSoon(instance_id) => {
                 if let Some(held) = self.held.get_mut(&instance_id) {
-                    held.due = Instant::now();
+                    held.due = held.due.min(Instant::now() + SOON);
                 }
             }
             Op::KeepWarm => self.warm_due = self.warm_due.or(Some(Instant::now())),
@@ -315,7 +318,7 @@ async fn perform(link: &mut Link, operation: Op, testimony: Option<Testimony>) {
         Op::File { filing, reply } => {
             let _ = reply.send(link.call(async |client| store::file_certificate(client, &filing).await).await);
         }
-        Op::Hold(_) | Op::Release { .. } | Op::BeatNow(_) | Op::KeepWarm => {
+        Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::KeepWarm => {
             unreachable!("serve() does these itself")
         }
     }

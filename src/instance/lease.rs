@@ -130,11 +130,11 @@ impl Lease {
         self.gauges.phases.fetch_max(phases, Ordering::Relaxed);
     }
 
-    /// Tells which process does the work, with a heartbeat sent at once.
+    /// Tells which process does the work, with a heartbeat sent soon.
     pub(crate) fn started(&self, child_pid: i32) {
         self.gauges.child_pid.store(child_pid, Ordering::Relaxed);
         // If the queue is full, the next heartbeat carries it.
-        let _ = self.operations.try_send(Op::BeatNow(self.instance_id));
+        let _ = self.operations.try_send(Op::BeatSoon(self.instance_id));
     }
 
     /// Ends the tenure as COMPLETED. See [`Lease::finish`] on errors and cancellation.

@@ -16,9 +16,6 @@ use crate::identity::Identity;
 use crate::ids::{Fence, InstanceId, RunId};
 use crate::outcome::{Cause, End, InstanceStatus};
 
-/// Every statement of this file, for the test that prepares them all.
-pub(crate) const STATEMENTS: &[&str] = &[CLAIM, BEAT, FINISH, FILE_CERTIFICATE];
-
 const CLAIM: &str = "-- instance.claim
     SELECT * FROM systole.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
 const BEAT: &str = "-- instance.beat

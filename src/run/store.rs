@@ -10,10 +10,6 @@ use uuid::Uuid;
 use crate::ids::RunId;
 use crate::instance::Holder;
 
-/// Every statement of this file, for the test that prepares them all.
-#[cfg(test)]
-pub(crate) const STATEMENTS: &[&str] = &[LIST, FIND, ATTEMPTS, RUNNING, EVENTS, REQUEST_STOP];
-
 const LIST: &str = "-- run.list
     SELECT r.run_id, r.status, r.attempt, r.fence, r.purpose, r.updated_at,
            systole.holder(i, clock_timestamp()) AS holder

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,12 @@ impl Cgroup {
         self.location.clone()
     }
 
-    /// Moves a process, and all it will start, into it.
+    /// The directory, for a process that is born into it.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Moves a process, and all it will start, into it. Takes some 10 ms: see [`super::birth`].
     pub(crate) fn add(&self, pid: Pid) -> io::Result<()> {
         self.write("cgroup.procs", &pid.as_raw_pid().to_string())
     }
@@ -245,7 +250,7 @@ fn unescaped(text: &str) -> String {
     replaced.replace("\\134", "\\")
 }
 
-fn collect_pids(directory: rustix::fd::BorrowedFd<'_>, pids: &mut Vec<Pid>) -> io::Result<()> {
+fn collect_pids(directory: BorrowedFd<'_>, pids: &mut Vec<Pid>) -> io::Result<()> {
     let mut text = String::new();
     let procs = openat(directory, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     // A threaded cgroup below cannot be listed by process; whatever is in it is killed with the rest.
@@ -261,7 +266,7 @@ fn collect_pids(directory: rustix::fd::BorrowedFd<'_>, pids: &mut Vec<Pid>) -> i
     Ok(())
 }
 
-fn remove_below(directory: rustix::fd::BorrowedFd<'_>) -> io::Result<()> {
+fn remove_below(directory: BorrowedFd<'_>) -> io::Result<()> {
     for below in directories(directory)? {
         if let Ok(child) = open_directory(directory, &below) {
             remove_below(child.as_fd())?;
@@ -271,7 +276,7 @@ fn remove_below(directory: rustix::fd::BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-fn directories(directory: rustix::fd::BorrowedFd<'_>) -> io::Result<Vec<String>> {
+fn directories(directory: BorrowedFd<'_>) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;

@@ -8,6 +8,7 @@
 //!
 //! Never a user namespace unasked: it would change who the command is.
 
+pub(super) mod birth;
 mod cgroup;
 mod descendants;
 pub(super) mod pid_namespace;
