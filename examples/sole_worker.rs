@@ -6,6 +6,8 @@
 //! cargo run --example sole_worker nightly-report      # in two terminals: the second is refused
 //! ```
 
+#![allow(clippy::print_stdout)] // a program talks to its user
+
 use systole::{Coordinator, Lease, RunId};
 use tokio_postgres::{Client, NoTls};
 

@@ -1,6 +1,8 @@
 //! What every user tries on the first day: a duplicate is refused, different runs go side by side, the crashed one's
 //! work is taken over. And that exit codes are what the documents say.
 
+#![allow(clippy::unwrap_used)] // it is a test
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The house rules that a machine can check: imports point down, files stay one idea, every SQL constant prepares.
 
+#![allow(clippy::unwrap_used)] // it is a test
+
 mod support;
 
 use std::collections::BTreeMap;

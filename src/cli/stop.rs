@@ -40,15 +40,17 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             "asked executor {} to stop run \"{run_id}\" (attempt {})",
             holder.executor_id, holder.attempt
         ));
-        while arguments.wait {
+        if !arguments.wait {
+            return Ok(code::OK);
+        }
+        loop {
             let run = link.call(async |client| store::find(client, &run_id).await).await?;
             let held = run.and_then(|run| run.holder);
             if held.is_none_or(|now| now.holder.instance_id != holder.instance_id) {
                 print::text("it has ended");
-                break;
+                return Ok(code::OK);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        Ok(code::OK)
     })
 }

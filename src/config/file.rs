@@ -19,8 +19,11 @@ pub(crate) enum FileError {
     WrongType { path: PathBuf, key: String, kind: &'static str },
 }
 
+/// The file's values by key.
+pub(super) type Values = BTreeMap<String, String>;
+
 /// The file's values, and which file that was: the named one, else `./systole.toml`, else the user's.
-pub(super) fn read(named: Option<&Path>) -> Result<Option<(PathBuf, BTreeMap<String, String>)>, FileError> {
+pub(super) fn read(named: Option<&Path>) -> Result<Option<(PathBuf, Values)>, FileError> {
     let candidates = match named {
         Some(path) => vec![path.to_owned()],
         None => [Some(PathBuf::from("systole.toml")), users_file()].into_iter().flatten().collect(),
@@ -41,7 +44,7 @@ fn users_file() -> Option<PathBuf> {
     Some(base.join("systole/systole.toml"))
 }
 
-fn parse(path: &Path, text: &str) -> Result<BTreeMap<String, String>, FileError> {
+fn parse(path: &Path, text: &str) -> Result<Values, FileError> {
     let path = || path.to_owned();
     let table: toml::Table = text
         .parse()

@@ -71,7 +71,7 @@ impl Config {
     fn collect(
         flags: &BTreeMap<&'static str, String>,
         environment: impl Fn(&str) -> Option<String>,
-        file: Option<(PathBuf, BTreeMap<String, String>)>,
+        file: Option<(PathBuf, file::Values)>,
     ) -> Result<Config, ConfigError> {
         let mut values = BTreeMap::new();
         for key in KEYS {

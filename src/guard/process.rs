@@ -28,6 +28,9 @@ const EMPTYING_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a certificate may stay unflushed while a living supervisor tells the database.
 const RECORDING_PATIENCE: Duration = Duration::from_millis(20);
 
+/// How long to wait for the meaning of a signal that has ended the command already.
+const INTENT_PATIENCE: Duration = Duration::from_millis(50);
+
 /// Runs as the guard.
 pub(super) fn main() -> i32 {
     let _ = rustix::thread::set_name(c"deadman");
@@ -226,6 +229,9 @@ impl Guard {
     /// The command has ended by itself: what it leaves behind ends with it.
     fn ended(mut self, ended: Ended) -> io::Result<()> {
         self.empty();
+        // A key on the terminal reaches command and supervisor at once: what ended by it may be quicker than its meaning.
+        let by_request = matches!(ended.code - 128, SIGHUP | SIGINT | SIGQUIT | SIGTERM);
+        self.hear_intent(if by_request { INTENT_PATIENCE } else { Duration::ZERO });
         let succeeded = ended.code == 0;
         let status = match self.intent {
             Some(intent) if !(succeeded && intent.unless_it_succeeds) => intent.ends_as,
@@ -273,22 +279,34 @@ impl Guard {
         file.sync()
     }
 
+    /// What the supervisor has meant by a signal, if it says so in time.
+    fn hear_intent(&mut self, patience: Duration) {
+        let intent = |message: &Option<ToGuard>| match message {
+            Some(ToGuard::Signal { intent, .. }) => *intent,
+            Some(ToGuard::Kill { ends_as }) => Some(Intent { ends_as: *ends_as, unless_it_succeeds: false }),
+            _ => None,
+        };
+        if self.intent.is_none() {
+            self.intent = self.hear_until(patience, intent);
+        }
+    }
+
     /// Whether the supervisor says in time that the database knows. A supervisor that is gone will not.
     fn is_recorded_within(&mut self, patience: Duration) -> bool {
+        self.hear_until(patience, |message| matches!(message, Some(ToGuard::Recorded)).then_some(())).is_some()
+    }
+
+    /// The first message of this kind, if it comes in time and before the supervisor's end.
+    fn hear_until<T>(&mut self, patience: Duration, find: impl Fn(&Option<ToGuard>) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + patience;
         loop {
-            match self.heard() {
-                Ok(messages) if messages.iter().any(|said| matches!(said, Some(ToGuard::Recorded))) => return true,
-                Ok(messages) if messages.iter().any(Option::is_none) => return false,
-                Ok(_) => {}
-                Err(_) => return false,
-            }
+            let messages = self.heard().unwrap_or_else(|_| vec![None]);
+            let found = messages.iter().find_map(&find);
             let left = deadline.since(Instant::now());
-            if left.is_zero() {
-                return false;
+            if found.is_some() || left.is_zero() || messages.iter().any(Option::is_none) {
+                return found;
             }
-            let slice = left.min(Duration::from_secs(1));
-            let timeout = Timespec { tv_sec: slice.as_secs() as i64, tv_nsec: slice.subsec_nanos().into() };
+            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
             let _ = poll(&mut [PollFd::new(&self.supervisor, PollFlags::IN)], Some(&timeout));
         }
     }

@@ -1,6 +1,6 @@
 //! What the tests share: a private PostgreSQL per test process, a database per test, real processes of ours.
 
-#![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses its own part
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs)] // each test binary uses its own part
 
 pub mod process;
 pub mod server;
