@@ -158,7 +158,10 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
     }
     plan.announce(&lease, &secured, coordinator.identity().executor_id.as_str());
 
-    let progress = ProgressSocket::listen(plan.state.socket(&socket_name(instance_id))?).ok();
+    let told = lease.progress_teller();
+    let socket = plan.state.socket(&socket_name(instance_id))?;
+    // Without a socket the command works all the same; what it tells of its progress fails there.
+    let progress = ProgressSocket::listen(socket, move |report| told(report.progress)).ok();
     let until = lease.state().borrow().trusted_until.expect("hold() returns behind the first acknowledged heartbeat");
     let order = Order {
         program: plan.program.clone(),
@@ -166,10 +169,10 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
         environment: surroundings(&plan, &lease, &coordinator, progress.as_ref()),
     };
     let conclusion = match start(&mut guard, until, order).await {
-        Ok(()) => supervision::supervise(&plan, lease, guard, &secured, progress, signals).await,
+        Ok(()) => supervision::supervise(&plan, lease, guard, &secured, signals).await,
         Err(_) => supervision::guard_lost(&plan, lease, guard).await,
     };
-    drop(local_lock_held);
+    drop((progress, local_lock_held));
     Ok(Outcome::Concluded(conclusion))
 }
 

@@ -14,7 +14,7 @@ use crate::guard::containment::Secured;
 use crate::guard::{Audience, FromGuard, Guard, GuardError, Intent, KillReason, ToGuard, remains};
 use crate::instance::{FinishError, Lease, LeaseState};
 use crate::outcome::{Cause, End, InstanceStatus};
-use crate::supervise::{Ladder, Origin, ProgressSocket, Report, Rung, Signals};
+use crate::supervise::{Ladder, Origin, Rung, Signals};
 
 /// What became of a granted run.
 #[derive(Debug)]
@@ -32,7 +32,6 @@ enum Event {
     Guard(Result<FromGuard, GuardError>),
     Lease(LeaseState),
     Signal(i32, Origin),
-    Progress(Report),
     Tick,
     TimeUp,
     GraceOver,
@@ -56,7 +55,6 @@ pub(super) async fn supervise(
     lease: Lease,
     guard: Guard,
     secured: &Secured,
-    progress: Option<ProgressSocket>,
     mut signals: Signals,
 ) -> Conclusion {
     // What the command reads and writes is its own: a pipe must not be held open by us.
@@ -86,7 +84,6 @@ pub(super) async fn supervise(
                 Err(_) => Event::Lease(LeaseState { lost: Some(crate::instance::Loss::Expired), ..LeaseState::default() }),
             },
             (signal, origin) = signals.next() => Event::Signal(signal, origin),
-            report = next_report(progress.as_ref()) => Event::Progress(report),
             () = sleep_until(time_up.unwrap_or(never)), if supervisor.ladder.ends_as().is_none() && time_up.is_some() => Event::TimeUp,
             () = sleep_until(kill_at.unwrap_or(never)), if kill_at.is_some() => Event::GraceOver,
             _ = tick.tick() => Event::Tick,
@@ -101,10 +98,6 @@ pub(super) async fn supervise(
             Event::Guard(Err(error)) => Err(error),
             Event::Lease(state) => supervisor.lease_changed(state).await,
             Event::Signal(signal, origin) => supervisor.signalled(signal, origin).await,
-            Event::Progress(report) => {
-                lease.progress(report.progress);
-                Ok(())
-            }
             Event::TimeUp => {
                 let rung = supervisor.ladder.stop(InstanceStatus::TimedOut, Instant::now(), plan.stop_grace);
                 plan.say(format_args!("the time is up for run \"{}\": stopping it", plan.run_id));
@@ -117,11 +110,12 @@ pub(super) async fn supervise(
             }
             Event::Tick => supervisor.tick().await,
         };
-        if done.is_err() {
+        // A guard that has done its work cannot be spoken to either, and one that has echoed while we were stopped is no
+        // late one: first everything it has said is heard.
+        if done.is_err() && !supervisor.guard.has_spoken() {
             return guard_lost(plan, lease, supervisor.guard).await;
         }
     };
-    drop(progress);
     if supervisor.lost {
         // The certificate stays for the sweep: it is told to the database, which knows better, and removed.
         lease.abandon();
@@ -154,10 +148,8 @@ impl Supervisor<'_> {
                 };
                 self.plan.say(format_args!("{trouble}. {fate}"));
             }
-            FromGuard::Thawed => {
-                if std::mem::take(&mut self.frozen) {
-                    self.plan.say("PostgreSQL answers again: the command goes on");
-                }
+            FromGuard::Thawed if std::mem::take(&mut self.frozen) => {
+                self.plan.say("PostgreSQL answers again: the command goes on");
             }
             FromGuard::Stopped { number } if [SIGTSTP, SIGTTIN, SIGTTOU].contains(&number) && has_terminal() => {
                 stop_ourselves();
@@ -317,13 +309,6 @@ async fn record(
         }
         Err(FinishError::Db(error)) => Conclusion::Unrecorded { certificate, error: Some(error) },
         Err(FinishError::Stopped) => Conclusion::Unrecorded { certificate, error: None },
-    }
-}
-
-async fn next_report(progress: Option<&ProgressSocket>) -> Report {
-    match progress {
-        Some(progress) => progress.next().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -7,13 +7,14 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, recv};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::PROCESS_NAME;
 use super::containment::{Cgroup, Killed, Secured, children, kill_all};
-use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, send, send_descriptor};
+use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, is_whole, send, send_descriptor};
 
 /// A guard of ours. Dropping it closes its socket: it then kills what it guards, certifies and ends.
 #[derive(Debug)]
@@ -103,6 +104,12 @@ impl Guard {
                 return Err(GuardError::Gone);
             }
         }
+    }
+
+    /// Whether it has said something that nobody has heard yet: its last word, it may be, before it ended.
+    pub(crate) fn has_spoken(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        is_whole(&self.unread) || matches!(recv(&self.socket, &mut [0; 1], flags), Ok((1.., _)))
     }
 
     /// Kills the guard, if it still is there, and whatever it guarded. Blocks for up to `patience`; true if all is dead.

@@ -181,6 +181,11 @@ pub(crate) fn decode<T: DeserializeOwned>(buffer: &mut Vec<u8>) -> io::Result<Op
     Ok(Some(message))
 }
 
+/// Whether [`decode`] would yield something.
+pub(super) fn is_whole(buffer: &[u8]) -> bool {
+    buffer.first_chunk::<4>().is_some_and(|length| buffer.len() - 4 >= u32::from_le_bytes(*length) as usize)
+}
+
 pub(super) fn send(mut socket: &UnixStream, message: &impl Serialize) -> io::Result<()> {
     socket.write_all(&encode(message))
 }

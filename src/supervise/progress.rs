@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
 
 /// No report is longer.
 const REPORT_BYTES_MAX: u64 = 64 * 1024;
@@ -29,55 +30,58 @@ struct Answer {
     error: Option<String>,
 }
 
-/// The supervisor's end. Removed from the file system when dropped.
+/// The supervisor's end: listens as long as it lives, and is removed from the file system when dropped.
 #[derive(Debug)]
 pub(crate) struct ProgressSocket {
-    listener: UnixListener,
     path: PathBuf,
+    listening: JoinHandle<()>,
 }
 
 impl ProgressSocket {
-    /// Listens. The path must be in a folder that only this user can enter.
-    pub(crate) fn listen(path: PathBuf) -> io::Result<ProgressSocket> {
+    /// Listens. `take` has each report before its sender hears that it was taken. The path must be in a folder that only
+    /// this user can enter.
+    pub(crate) fn listen(path: PathBuf, take: impl Fn(Report) + Clone + Send + 'static) -> io::Result<ProgressSocket> {
         let listener = UnixListener::bind(&path)?;
-        Ok(ProgressSocket { listener, path })
+        let listening = tokio::spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let conversation = tokio::time::timeout(PATIENCE, converse(stream, take.clone()));
+                        // Who hangs up in the middle has told nothing.
+                        tokio::spawn(async { drop(conversation.await) });
+                    }
+                    // Out of descriptors: whoever waits in the queue waits a little longer.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        });
+        Ok(ProgressSocket { path, listening })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
-
-    /// The next report. Cancel-safe: what is lost is one report, and its sender hears no answer.
-    pub(crate) async fn next(&self) -> Report {
-        loop {
-            let Ok((stream, _)) = self.listener.accept().await else {
-                // Out of descriptors: whoever waits in the queue waits a little longer.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            if let Ok(Ok(report)) = tokio::time::timeout(PATIENCE, converse(stream)).await {
-                return report;
-            }
-        }
-    }
 }
 
 impl Drop for ProgressSocket {
     fn drop(&mut self) {
+        self.listening.abort();
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-async fn converse(stream: UnixStream) -> io::Result<Report> {
+async fn converse(stream: UnixStream, take: impl Fn(Report)) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(REPORT_BYTES_MAX)).read_line(&mut line).await?;
     let parsed: Result<Report, _> = serde_json::from_str(&line);
     let answer = Answer { ok: parsed.is_ok(), error: parsed.as_ref().err().map(ToString::to_string) };
+    if let Ok(report) = parsed {
+        take(report);
+    }
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
-    write.write_all(&text).await?;
-    parsed.map_err(io::Error::from)
+    write.write_all(&text).await
 }
 
 /// The command's end: tells the supervisor that listens at `path`, and waits for its answer.
