@@ -42,14 +42,12 @@ pub(crate) enum Refusal {
     Ended,
 }
 
-/// Why the database has not been greeted.
-pub(super) enum Ungreeted {
-    Refused(Refusal),
-    Db(DbError),
-}
-
 /// Connects. A waiter waits for the database as well; anybody else hears of it at once.
-pub(super) async fn greet(coordinator: &Coordinator, plan: &Plan, signals: &mut Signals) -> Result<Hello, Ungreeted> {
+pub(super) async fn greet(
+    coordinator: &Coordinator,
+    plan: &Plan,
+    signals: &mut Signals,
+) -> Result<Result<Hello, Refusal>, DbError> {
     let give_up = give_up_at(plan.patience);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
     loop {
@@ -58,10 +56,10 @@ pub(super) async fn greet(coordinator: &Coordinator, plan: &Plan, signals: &mut 
                 let again = Instant::now() + backoff.next_delay();
                 tokio::select! {
                     () = sleep_until(again) => {}
-                    signal = ending_signal(signals) => return Err(Ungreeted::Refused(Refusal::Interrupted { signal })),
+                    signal = ending_signal(signals) => return Ok(Err(Refusal::Interrupted { signal })),
                 }
             }
-            answer => return answer.map_err(Ungreeted::Db),
+            answer => return answer.map(Ok),
         }
     }
 }

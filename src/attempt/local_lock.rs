@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
@@ -21,9 +22,10 @@ pub(super) struct LocalLock {
     path: PathBuf,
 }
 
-/// Held by the supervisor alone: no child inherits it.
+/// Held by the supervisor alone: no child inherits it. Its file goes with it.
 #[derive(Debug)]
 pub(super) struct LocalLockHeld {
+    path: PathBuf,
     _file: File,
 }
 
@@ -39,9 +41,13 @@ impl LocalLock {
     pub(super) fn try_take(&self) -> Option<LocalLockHeld> {
         let mut file = open_private(&self.path).ok()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        if file.metadata().ok()?.nlink() == 0 {
+            // Its last holder removed it between our opening and our locking: what we hold is nobody's lock.
+            return self.try_take();
+        }
         let _ = file.set_len(0);
         let _ = writeln!(file, "{}", Identity::of_this_process().executor_id);
-        Some(LocalLockHeld { _file: file })
+        Some(LocalLockHeld { path: self.path.clone(), _file: file })
     }
 
     /// Who holds it, as that one has said; `None` if nobody does.
@@ -54,5 +60,12 @@ impl LocalLock {
         file.rewind().ok()?;
         file.read_to_string(&mut name).ok()?;
         Some(name.trim().to_owned())
+    }
+}
+
+impl Drop for LocalLockHeld {
+    fn drop(&mut self) {
+        // Before the lock is let go, so that nobody's fresh file is hit.
+        let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -14,15 +14,16 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::db::{DbError, Target};
 use crate::elapsed::Instant;
 use crate::guard::certificate::Header;
 use crate::guard::containment::{Containment, Secured};
-use crate::guard::{Arming, FromGuard, Guard, GuardError, Order, Preparation, ToGuard, remains};
+use crate::guard::{Arming, FromGuard, Guard, GuardError, Order, Preparation, Rules, ToGuard, remains};
 use crate::identity::boot_id;
 use crate::ids::{InstanceId, RunId};
-use crate::instance::{AcquireError, ClaimRequest, ConnectError, Coordinator, Lease, Timing};
+use crate::instance::{AcquireError, Claim, ClaimRequest, ConnectError, Coordinator, Lease, Timing};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::supervise::{ProgressSocket, Signals, Surroundings, environment};
 use local_lock::LocalLock;
@@ -91,72 +92,43 @@ pub(crate) enum AttemptError {
 /// Makes the attempt.
 pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
     let mut signals = Signals::catch().map_err(AttemptError::Signals)?;
-    let instance_id = InstanceId::fresh();
-    let secret = random_secret().map_err(AttemptError::Random)?;
     let local_lock = LocalLock::new(&plan.state, &plan.target, &plan.run_id);
     let mut local_lock_held = local_lock.try_take();
 
     // The guard makes its containment while we dial.
+    let instance_id = InstanceId::fresh();
     let mut guard = Guard::start(Preparation { instance_id, wish: plan.containment })?;
     let coordinator = Coordinator::start(plan.target.clone(), plan.timing)?;
-    let (secured, greeted) = tokio::join!(guard.ready(), acquire::greet(&coordinator, &plan, &mut signals));
-    let secured = secured?;
-    let fleet_id = match greeted {
-        Ok(hello) => hello.fleet_id,
-        Err(acquire::Ungreeted::Refused(refusal)) => return Ok(Outcome::Refused(refusal)),
-        Err(acquire::Ungreeted::Db(error)) => {
-            return match local_lock.holder().filter(|_| local_lock_held.is_none() && error.is_transient()) {
-                Some(holder) => Ok(Outcome::Refused(Refusal::HeldHere { holder, error })),
-                None => Err(error.into()),
+    let granted = match claim(&plan, instance_id, &coordinator, &mut guard, &mut signals).await {
+        Ok(Ok(granted)) => granted,
+        refused => {
+            guard.dismiss().await;
+            return match refused {
+                Err(AttemptError::Db(error)) if error.is_transient() && local_lock_held.is_none() => {
+                    let holder = local_lock.holder().ok_or_else(|| error.clone())?;
+                    Ok(Outcome::Refused(Refusal::HeldHere { holder, error }))
+                }
+                Err(error) => Err(error),
+                Ok(Err(refusal)) => Ok(Outcome::Refused(refusal)),
+                Ok(Ok(_)) => unreachable!("granted is the arm above"),
             };
         }
-    };
-
-    let mut request = ClaimRequest {
-        run_id: plan.run_id.clone(),
-        instance_id,
-        executor: coordinator.executor().clone(),
-        purpose: plan.purpose.clone(),
-        trust_db_clock: plan.trust_db_clock,
-        once: plan.once,
-        note_refusal: plan.patience == Patience::None,
-    };
-    request.executor.containment = secured.label();
-    request.executor.death_secret_hash = Some(Sha256::digest(secret).into());
-
-    let granted = match acquire::acquire(&coordinator, &request, fleet_id, &plan, &mut signals).await? {
-        Ok(granted) => granted,
-        Err(refusal) => return Ok(Outcome::Refused(refusal)),
     };
     if local_lock_held.is_none() {
         // Its holder is no longer the holder of the run: the database has said so.
         local_lock_held = local_lock.try_take();
     }
 
-    let header = Header {
-        instance_id,
-        run_id: plan.run_id.clone(),
-        executor_id: coordinator.identity().executor_id.clone(),
-        fleet_id,
-        secret: secret.to_vec(),
-        boot_id: boot_id(),
-        cgroup: secured.cgroup.clone(),
-    };
-    let rules = crate::guard::Rules {
-        kill_grace: plan.timing.kill_grace,
-        freeze_max: plan.timing.freeze_max,
-        stopped_max: plan.timing.stopped_max(),
-        freezer: secured.freezer,
-    };
-    let file = remains::file_of(&plan.state.instances(), instance_id);
-    let armed = guard.arm(Arming { file, header, rules }).await;
-    let lease = coordinator.hold(request, granted).await?;
+    // Armed before the first heartbeat: from here on, whatever happens to us ends in a certificate.
+    let secured = granted.secured.clone();
+    let armed = guard.arm(granted.arming(&plan, &coordinator)).await;
+    let lease = coordinator.hold(granted.request, granted.claim).await?;
     if let Err(error) = armed {
         // Nothing was started: give the run back before the error is told.
         let _ = lease.release().await;
         return Err(error.into());
     }
-    plan.announce(&lease, &secured, coordinator.identity().executor_id.as_str());
+    plan.announce(&lease, &coordinator.identity().executor_id);
 
     let told = lease.progress_teller();
     let socket = plan.state.socket(&socket_name(instance_id))?;
@@ -174,6 +146,66 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
     };
     drop((progress, local_lock_held));
     Ok(Outcome::Concluded(conclusion))
+}
+
+/// A run that is ours, with what its guard has to know.
+struct Granted {
+    request: ClaimRequest,
+    claim: Claim,
+    secured: Secured,
+    fleet_id: Uuid,
+    secret: [u8; 32],
+}
+
+/// Connects, sweeps the remains of this host, and claims; waits as the plan allows.
+async fn claim(
+    plan: &Plan,
+    instance_id: InstanceId,
+    coordinator: &Coordinator,
+    guard: &mut Guard,
+    signals: &mut Signals,
+) -> Result<Result<Granted, Refusal>, AttemptError> {
+    let secret = random_secret().map_err(AttemptError::Random)?;
+    let (secured, greeted) = tokio::join!(guard.ready(), acquire::greet(coordinator, plan, signals));
+    let secured = secured?;
+    let fleet_id = match greeted? {
+        Ok(hello) => hello.fleet_id,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut request = ClaimRequest {
+        run_id: plan.run_id.clone(),
+        instance_id,
+        executor: coordinator.executor().clone(),
+        purpose: plan.purpose.clone(),
+        trust_db_clock: plan.trust_db_clock,
+        once: plan.once,
+        note_refusal: plan.patience == Patience::None,
+    };
+    request.executor.containment = secured.label();
+    request.executor.death_secret_hash = Some(Sha256::digest(secret).into());
+    let claimed = acquire::acquire(coordinator, &request, fleet_id, plan, signals).await?;
+    Ok(claimed.map(|claim| Granted { request, claim, secured, fleet_id, secret }))
+}
+
+impl Granted {
+    fn arming(&self, plan: &Plan, coordinator: &Coordinator) -> Arming {
+        let header = Header {
+            instance_id: self.request.instance_id,
+            run_id: plan.run_id.clone(),
+            executor_id: coordinator.identity().executor_id.clone(),
+            fleet_id: self.fleet_id,
+            secret: self.secret.to_vec(),
+            boot_id: boot_id(),
+            cgroup: self.secured.cgroup.clone(),
+        };
+        let rules = Rules {
+            kill_grace: plan.timing.kill_grace,
+            freeze_max: plan.timing.freeze_max,
+            stopped_max: plan.timing.stopped_max(),
+            freezer: self.secured.freezer,
+        };
+        Arming { file: remains::file_of(&plan.state.instances(), self.request.instance_id), header, rules }
+    }
 }
 
 /// Renews, waits for the guard to say that it goes by that deadline, and only then says go.
@@ -207,14 +239,8 @@ impl Plan {
         }
     }
 
-    fn announce(&self, lease: &Lease, secured: &Secured, executor_id: &str) {
+    fn announce(&self, lease: &Lease, executor_id: &str) {
         self.say(format_args!("run \"{}\" attempt {} as {executor_id}", self.run_id, lease.attempt()));
-        if !secured.freezer {
-            self.say(
-                "no cgroup freezer here: if PostgreSQL stays away for long, the command is killed, not frozen \
-                 (systole doctor says more)",
-            );
-        }
     }
 }
 

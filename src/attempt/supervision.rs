@@ -119,6 +119,7 @@ pub(super) async fn supervise(
     if supervisor.lost {
         // The certificate stays for the sweep: it is told to the database, which knows better, and removed.
         lease.abandon();
+        supervisor.guard.dismiss().await;
         return Conclusion::Lost {
             why: "the database says that another executor holds the run, or that it was ended".to_owned(),
         };
@@ -294,6 +295,7 @@ async fn record(
         // The guard has long gone. If it goes just now, the next sweep of this host finds nothing new in its certificate.
         let _ = std::fs::remove_file(remains::file_of(&plan.state.instances(), instance_id));
     }
+    guard.dismiss().await;
     match finished {
         Ok(()) if certificate.killed.is_some_and(|reason| reason != KillReason::Ordered) => Conclusion::Lost {
             why: match certificate.killed {

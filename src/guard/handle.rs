@@ -16,6 +16,9 @@ use super::PROCESS_NAME;
 use super::containment::{Cgroup, Killed, Secured, children, kill_all};
 use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, is_whole, send, send_descriptor};
 
+/// An idle guard takes down its empty containment in a few milliseconds.
+const DISMISSAL_PATIENCE: Duration = Duration::from_millis(500);
+
 /// A guard of ours. Dropping it closes its socket: it then kills what it guards, certifies and ends.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -131,5 +134,15 @@ impl Guard {
         };
         // Its init died with it, and its orphans have come to us.
         matches!(kill_all(&self.strangers), Killed::Emptied) && emptied
+    }
+
+    /// Lets go of it: whatever it still guards is killed. Waits a moment for its end, so that it is reaped by us and not
+    /// left to whoever is PID 1.
+    pub(crate) async fn dismiss(mut self) {
+        let _ = self.socket.shutdown().await;
+        let end = async { while self.hear().await.is_ok() {} };
+        if tokio::time::timeout(DISMISSAL_PATIENCE, end).await.is_ok() {
+            let _ = waitpid(Some(self.pid), WaitOptions::empty());
+        }
     }
 }
