@@ -8,13 +8,25 @@
 
 #![allow(clippy::print_stdout)] // a program talks to its user
 
+use std::process::ExitCode;
+
 use systole::{Coordinator, Lease, RunId};
 use tokio_postgres::{Client, NoTls};
 
 type Failure = Box<dyn std::error::Error>;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Failure> {
     let run_id: RunId = std::env::args().nth(1).unwrap_or_else(|| "nightly-report".to_owned()).parse()?;
     let url = std::env::var("SYSTOLE_DATABASE_URL")?;
 

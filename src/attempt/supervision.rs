@@ -133,8 +133,7 @@ impl Supervisor<'_> {
             FromGuard::Echo { .. } => self.unechoed_since = None,
             FromGuard::Frozen => {
                 self.frozen = true;
-                let trouble = lease.state().borrow().trouble.as_ref().map(ToString::to_string);
-                let trouble = trouble.unwrap_or_else(|| "no heartbeat was acknowledged in time".to_owned());
+                let trouble = what_troubles(&lease.state().borrow());
                 let fate = if secured.freezer {
                     format!(
                         "The command is frozen, and goes on when it answers again; after {} it is killed",
@@ -311,6 +310,17 @@ async fn record(
         }
         Err(FinishError::Db(error)) => Conclusion::Unrecorded { certificate, error: Some(error) },
         Err(FinishError::Stopped) => Conclusion::Unrecorded { certificate, error: None },
+    }
+}
+
+/// Why no heartbeat is acknowledged, as far as we know.
+fn what_troubles(state: &LeaseState) -> String {
+    match &state.trouble {
+        Some(trouble) => trouble.to_string(),
+        None if state.busy => {
+            "another transaction keeps our row of systole.executor_instances locked (see pg_stat_activity)".to_owned()
+        }
+        None => "no heartbeat was acknowledged in time".to_owned(),
     }
 }
 

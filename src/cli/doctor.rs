@@ -232,8 +232,13 @@ async fn containment(config: &Config) -> Check {
         Ok(wish) => wish,
         Err(error) => return Check::bad("containment", error.to_string(), "correct the value"),
     };
-    let ready = async { Guard::start(Preparation { instance_id: InstanceId::fresh(), wish })?.ready().await };
-    let secured = match ready.await {
+    let mut guard = match Guard::start(Preparation { instance_id: InstanceId::fresh(), wish }) {
+        Ok(guard) => guard,
+        Err(error) => return Check::bad("containment", error.to_string(), "see there"),
+    };
+    let ready = guard.ready().await;
+    guard.dismiss().await;
+    let secured = match ready {
         Ok(secured) => secured,
         Err(error) => return Check::bad("containment", error.to_string(), "see there"),
     };

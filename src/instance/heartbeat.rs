@@ -235,6 +235,7 @@ impl Heartbeat {
                         state.trusted_until = trusted_until;
                         state.stop_requested |= stop_requested;
                         state.trouble = None;
+                        state.busy = false;
                     });
                 }
                 BeatVerdict::Busy => {

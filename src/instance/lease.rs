@@ -46,7 +46,7 @@ pub struct LeaseState {
     pub stop_requested: bool,
     /// Why the newest heartbeat failed; `None` after a success.
     pub trouble: Option<DbError>,
-    /// A heartbeat found its row locked by somebody else's transaction.
+    /// The newest heartbeat found its row locked by somebody else's transaction.
     pub busy: bool,
 }
 
