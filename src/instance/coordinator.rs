@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::heartbeat::{self, Gauges, Held, Op};
-use super::lease::{Lease, LeaseState};
+use super::heartbeat::{self, Held, Op};
+use super::lease::Lease;
+use super::state::{Gauges, LeaseState};
 use super::store::{CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Executor, FilingVerdict, Holder};
 use super::timing::{Timing, UnsafeTiming};
 use super::trust::Trust;

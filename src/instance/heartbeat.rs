@@ -5,13 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::lease::{LeaseState, Loss};
+use super::state::{Gauges, LeaseState, Loss};
 use super::store::{
     self, Beat, BeatVerdict, CertificateFiling, Claim, ClaimRequest, ClaimVerdict, FilingVerdict, Pulse,
 };
@@ -71,14 +70,6 @@ pub(super) struct Held {
     pub(super) state: watch::Sender<LeaseState>,
     pub(super) trust: Trust,
     pub(super) due: Instant,
-}
-
-/// What a holder tells with its next heartbeat.
-#[derive(Debug, Default)]
-pub(super) struct Gauges {
-    pub(super) phases: AtomicI64,
-    /// 0 until the command has been started.
-    pub(super) child_pid: AtomicI32,
 }
 
 /// Starts the loop. It ends when the last sender is dropped and everything given back is acknowledged or run out.
@@ -265,17 +256,6 @@ impl Heartbeat {
                 release.due = Instant::now() + self.backoff.next_delay();
                 self.releases.push(release);
             }
-        }
-    }
-}
-
-impl Gauges {
-    fn pulse(&self, instance_id: InstanceId) -> Pulse {
-        let child_pid = self.child_pid.load(Ordering::Relaxed);
-        Pulse {
-            instance_id,
-            phases: self.phases.load(Ordering::Relaxed),
-            child_pid: (child_pid != 0).then_some(child_pid),
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::heartbeat::{Gauges, Op};
+use super::heartbeat::Op;
+use super::state::{Gauges, LeaseState, Loss};
 use super::store::Holder;
 use crate::backoff::Backoff;
 use crate::db::DbError;
@@ -33,30 +34,6 @@ pub struct Lease {
     pub(super) state: watch::Receiver<LeaseState>,
     pub(super) operations: mpsc::Sender<Op>,
     pub(super) ended: bool,
-}
-
-/// What the heartbeat loop knows of a lease.
-#[derive(Debug, Clone, Default)]
-pub struct LeaseState {
-    /// `sent + fence_after` of the newest acknowledged heartbeat; `None` before the first.
-    pub trusted_until: Option<Instant>,
-    /// Set once, and for good.
-    pub lost: Option<Loss>,
-    /// Somebody has asked for a stop (`systole stop`).
-    pub stop_requested: bool,
-    /// Why the newest heartbeat failed; `None` after a success.
-    pub trouble: Option<DbError>,
-    /// The newest heartbeat found its row locked by somebody else's transaction.
-    pub busy: bool,
-}
-
-/// Why a lease is over although nobody here ended it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// The database says so: another executor holds the run, or an operator has ended this tenure.
-    Superseded,
-    /// No heartbeat was acknowledged in time: another executor may soon hold the run.
-    Expired,
 }
 
 /// Why a finish was not recorded.

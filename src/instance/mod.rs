@@ -17,13 +17,15 @@
 mod coordinator;
 mod heartbeat;
 mod lease;
+mod state;
 pub(crate) mod store;
 mod timing;
 mod trust;
 mod witness;
 
 pub use coordinator::{AcquireError, ConnectError, Coordinator};
-pub use lease::{FinishError, Lease, LeaseState, Loss};
+pub use lease::{FinishError, Lease};
+pub use state::{LeaseState, Loss};
 pub use store::{ClaimVerdict, Holder};
 pub use timing::{CLOCK_RATE_ERROR, Timing, UNDETECTED_STEP, UnsafeTiming};
 pub use trust::Trust;
