@@ -1,23 +1,29 @@
 -- brake_engaged(): do so many hosts look silent at once that the fault is more likely the database's, or ours?
 --
 -- Engaged when more than half of the hosts that hold something, and at least three, look silent by their freshest
--- heartbeat. Refreshed at most once a second, by whoever needs it and finds the row free; the others read what is there.
+-- heartbeat. A look is good for a second. When it is older, everybody looks anew, also while somebody else is about to
+-- write down what he sees: nobody may go by the calm of an hour ago in the very second in which all fall silent.
 CREATE OR REPLACE FUNCTION brake_engaged() RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    v_engaged boolean;
+    v_engaged     boolean;
+    v_hosts       integer;
+    v_hosts_stale integer;
 BEGIN
-    PERFORM FROM takeover_brake WHERE looked_at NOT BETWEEN clock_timestamp() - interval '1 second' AND clock_timestamp()
-        FOR UPDATE SKIP LOCKED;
+    SELECT engaged INTO v_engaged FROM takeover_brake
+     WHERE looked_at BETWEEN clock_timestamp() - interval '1 second' AND clock_timestamp();
     IF FOUND THEN
-        UPDATE takeover_brake b
-           SET looked_at = clock_timestamp(), hosts = h.hosts, hosts_stale = h.hosts_stale,
-               engaged = h.hosts_stale >= 3 AND 2 * h.hosts_stale > h.hosts
-          FROM (SELECT count(*) AS hosts, count(*) FILTER (WHERE silent) AS hosts_stale
-                  FROM (SELECT bool_and(last_heartbeat < clock_timestamp() - stale_after) AS silent
-                          FROM executor_instances WHERE status = 'RUNNING' GROUP BY host) per_host) h;
+        RETURN v_engaged;
     END IF;
-    SELECT engaged INTO v_engaged FROM takeover_brake;
+    SELECT count(*), count(*) FILTER (WHERE silent) INTO v_hosts, v_hosts_stale
+      FROM (SELECT bool_and(last_heartbeat < clock_timestamp() - stale_after) AS silent
+              FROM executor_instances WHERE status = 'RUNNING' GROUP BY host) per_host;
+    v_engaged := v_hosts_stale >= 3 AND 2 * v_hosts_stale > v_hosts;
+    PERFORM FROM takeover_brake FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        UPDATE takeover_brake
+           SET looked_at = clock_timestamp(), hosts = v_hosts, hosts_stale = v_hosts_stale, engaged = v_engaged;
+    END IF;
     RETURN v_engaged;
 END
 $$;

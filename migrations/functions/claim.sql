@@ -34,11 +34,15 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
-    -- Look.
+    -- Look: at the holder first, so that a grant to us in between, on another connection, is seen as ours.
     at := clock_timestamp();
+    SELECT * INTO v_holder FROM executor_instances i WHERE i.run_id = p_run_id AND i.status = 'RUNNING';
     SELECT * INTO v_mine FROM executor_instances i WHERE i.instance_id = p_instance_id;
     IF FOUND THEN
-        IF v_mine.status = 'RUNNING' THEN
+        IF v_mine.run_id <> p_run_id THEN
+            RAISE EXCEPTION 'instance % is one of run "%", not of run "%"', p_instance_id, v_mine.run_id, p_run_id
+                USING ERRCODE = 'invalid_parameter_value';
+        ELSIF v_mine.status = 'RUNNING' THEN
             verdict := 'mine'; fence := v_mine.fence; attempt := v_mine.attempt;
         ELSE
             verdict := 'not_runnable'; reason := 'ended'; holder := holder(v_mine, at);
@@ -50,8 +54,7 @@ BEGIN
         verdict := 'not_runnable'; reason := 'completed';
         RETURN;
     END IF;
-    SELECT * INTO v_holder FROM executor_instances i WHERE i.run_id = p_run_id AND i.status = 'RUNNING';
-    IF FOUND THEN
+    IF v_holder.instance_id IS NOT NULL THEN
         -- A heartbeat from the future would keep its run for as long as the clock was ahead. It starts to age now.
         IF v_holder.last_heartbeat > at + interval '1 second' THEN
             PERFORM FROM executor_instances i WHERE i.instance_id = v_holder.instance_id AND i.status = 'RUNNING'
@@ -85,9 +88,19 @@ BEGIN
             FOR NO KEY UPDATE;
     EXCEPTION WHEN lock_not_available THEN
         at := clock_timestamp();
+        PERFORM commit_carelessly();
+        -- The holder may have spoken up while we waited: then nobody is dead, and nobody's transaction is ended.
+        SELECT * INTO v_holder FROM executor_instances i WHERE i.run_id = p_run_id AND i.status = 'RUNNING';
+        IF FOUND THEN
+            holder := holder(v_holder, at);
+            reason := staleness(v_holder, at, p_trusted_since, p_expected_now, p_tolerance_ms);
+            IF reason <> '' THEN
+                verdict := CASE reason WHEN 'fresh' THEN 'held' ELSE 'dead' END;
+                RETURN;
+            END IF;
+        END IF;
         reason := 'locked';
         verdict := CASE WHEN v_holder.instance_id IS NULL THEN 'held' ELSE 'dead' END;
-        holder := holder(v_holder, at);
         SELECT * INTO v_predecessor FROM executor_instances i
          WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt AND i.status = 'CRASHED';
         blocked_by := evict_blockers(p_run_id, coalesce(v_holder.instance_id, v_predecessor.instance_id) IS NOT NULL);
@@ -96,15 +109,21 @@ BEGIN
 
     -- Test, on the rows as they are now that nobody else can change them.
     at := clock_timestamp();
+    -- The same claim, asked on another connection, may have been served while we waited, and even be over.
+    IF v_holder.instance_id = p_instance_id THEN
+        verdict := 'mine'; fence := v_holder.fence; attempt := v_holder.attempt;
+        RETURN;
+    END IF;
+    SELECT holder(i, at) INTO holder FROM executor_instances i WHERE i.instance_id = p_instance_id;
+    IF FOUND THEN
+        verdict := 'not_runnable'; reason := 'ended';
+        RETURN;
+    END IF;
     IF p_once AND v_run.status = 'COMPLETED' THEN
         verdict := 'not_runnable'; reason := 'completed';
         RETURN;
     END IF;
     IF v_holder.instance_id IS NOT NULL THEN
-        IF v_holder.instance_id = p_instance_id THEN
-            verdict := 'mine'; fence := v_holder.fence; attempt := v_holder.attempt;
-            RETURN;
-        END IF;
         reason := staleness(v_holder, at, p_trusted_since, p_expected_now, p_tolerance_ms);
         IF reason <> '' THEN
             verdict := CASE reason WHEN 'fresh' THEN 'held' ELSE 'dead' END;
@@ -118,7 +137,8 @@ BEGIN
             'margin_seconds', extract(epoch FROM at - v_holder.last_heartbeat - v_holder.stale_after)));
     END IF;
 
-    -- Grant.
+    -- Grant. A tenure begins behind the end of the one before it, by the same clock.
+    at := clock_timestamp();
     PERFORM commit_durably();
     SELECT * INTO v_predecessor FROM executor_instances i
      WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt AND i.status = 'CRASHED';

@@ -8,17 +8,19 @@ CREATE OR REPLACE FUNCTION evict_blockers(p_run_id text, p_holder_is_dead boolea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_key     bigint := fence_marker(p_run_id);
+    v_here    oid := (SELECT oid FROM pg_database WHERE datname = current_database());
     v_fencing integer[];
     v_any     integer[];
     v_pid     integer;
 BEGIN
     SELECT array_agg(DISTINCT pid) INTO v_fencing FROM pg_locks
      WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND pid <> pg_backend_pid()
-       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND database = v_here
        AND (classid::bigint << 32 | objid::bigint) = v_key;
     IF v_fencing IS NULL THEN
         SELECT array_agg(DISTINCT pid) INTO v_any FROM pg_locks
          WHERE locktype = 'relation' AND granted AND pid <> pg_backend_pid()
+           AND database = v_here -- a clone of this database has tables of the same numbers
            AND relation IN ('runs'::regclass, 'executor_instances'::regclass)
            AND mode IN ('RowShareLock', 'RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock');
         RETURN v_any;

@@ -16,7 +16,7 @@ BEGIN
     SELECT * INTO v_instance FROM executor_instances WHERE instance_id = p_instance_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         verdict := 'unknown';
-    ELSIF v_instance.death_secret_hash IS DISTINCT FROM sha256(p_secret) THEN
+    ELSIF (v_instance.death_secret_hash = sha256(p_secret)) IS NOT TRUE THEN  -- nor where there is no secret at all
         verdict := 'forged';
     ELSIF v_instance.status <> 'RUNNING' THEN
         verdict := 'already';

@@ -14,13 +14,14 @@ BEGIN
     PERFORM FROM runs WHERE run_id = (SELECT run_id FROM executor_instances WHERE instance_id = p_instance_id)
         FOR NO KEY UPDATE;
     SELECT * INTO v_instance FROM executor_instances WHERE instance_id = p_instance_id FOR NO KEY UPDATE;
-    IF NOT FOUND OR v_instance.fence <> p_fence THEN
+    IF NOT FOUND OR v_instance.fence IS DISTINCT FROM p_fence THEN
         verdict := 'lost';
     ELSIF v_instance.status = 'RUNNING' THEN
         PERFORM commit_durably();
         PERFORM end_instance(p_instance_id, p_status, p_exit_code, p_cause, p_phases, p_detail);
         verdict := 'ok';
-    ELSIF v_instance.status = p_status AND v_instance.exit_code IS NOT DISTINCT FROM p_exit_code THEN
+    ELSIF (v_instance.status, v_instance.exit_code, v_instance.cause)
+          IS NOT DISTINCT FROM (p_status, p_exit_code, p_cause) THEN
         verdict := 'ok';
     ELSE
         verdict := 'lost';
