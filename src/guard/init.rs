@@ -16,7 +16,6 @@ use super::wire::{FromInit, Order, ToInit, receive, send};
 
 /// Lives as init, in a fresh fork of the guard, and becomes the command or ends.
 pub(super) fn live(socket: &UnixStream, stdin: &OwnedFd) -> ! {
-    birth::close_all_but(vec![socket.as_raw_fd(), stdin.as_raw_fd()]);
     let code = run(socket, stdin).unwrap_or_else(|error| {
         // If even this cannot be said, the guard sees the end of the stream and reaps us.
         let _ = send(socket, &FromInit::Unready { reason: error.to_string() });
@@ -30,6 +29,7 @@ fn run(socket: &UnixStream, stdin: &OwnedFd) -> io::Result<i32> {
     // line, its socket is closed, and the next read says so.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::stdio::dup2_stdin(stdin)?;
+    birth::close_ours_but(socket.as_raw_fd())?;
     let is_pid_1 = std::process::id() == 1;
     if is_pid_1 {
         pid_namespace::mount_own_proc()?;
@@ -46,6 +46,11 @@ fn run(socket: &UnixStream, stdin: &OwnedFd) -> io::Result<i32> {
         Ok(child) => child,
         Err(error) => return refuse(socket, &error),
     };
+    // What the command reads and writes is its own: a pipe must not be held open by us.
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
     send(socket, &FromInit::Spawned)?;
     reap(socket, Pid::from_child(&child))
 }

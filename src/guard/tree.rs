@@ -26,6 +26,8 @@ pub(super) struct Tree {
     unread: Vec<u8>,
     command: Option<OwnedFd>,
     started: bool,
+    /// Signals that came before the command: it gets them with its start.
+    early: Vec<(Signal, bool)>,
 }
 
 /// What happened in the tree.
@@ -82,7 +84,16 @@ impl Tree {
             freezer: cgroup.as_ref().is_some_and(Cgroup::can_freeze),
             shortcomings,
         };
-        Ok(Tree { secured, cgroup, init, socket: Some(socket), unread: Vec::new(), command: None, started: false })
+        Ok(Tree {
+            secured,
+            cgroup,
+            init,
+            socket: Some(socket),
+            unread: Vec::new(),
+            command: None,
+            started: false,
+            early: Vec::new(),
+        })
     }
 
     pub(super) fn secured(&self) -> &Secured {
@@ -167,12 +178,17 @@ impl Tree {
         self.started = true;
         // A pidfd names this process for good, however soon its number is used again.
         self.command = pidfd_open(pid, PidfdFlags::empty()).ok();
+        for (signal, to_all) in std::mem::take(&mut self.early) {
+            self.signal(signal, to_all);
+        }
         Some(News::Started { child_pid: pid.as_raw_pid() })
     }
 
-    /// Passes a signal on; one that finds nobody is not missed.
-    pub(super) fn signal(&self, signal: Signal, to_all: bool) {
-        if !to_all {
+    /// Passes a signal on; one that finds nobody any more is not missed.
+    pub(super) fn signal(&mut self, signal: Signal, to_all: bool) {
+        if !self.started {
+            self.early.push((signal, to_all));
+        } else if !to_all {
             if let Some(command) = &self.command {
                 let _ = pidfd_send_signal(command, signal);
             }

@@ -37,7 +37,9 @@ impl Signals {
         let (sender, incoming) = mpsc::channel(SIGNALS_WAITING_MAX);
         std::thread::Builder::new().name("systole-signals".to_owned()).spawn(move || {
             for origin in &mut signals {
-                let from = if matches!(origin.cause, Cause::Kernel) { Origin::Keyboard } else { Origin::Process };
+                // A terminal that hangs up tells the leader of its session alone, and that may be us.
+                let typed = matches!(origin.cause, Cause::Kernel) && origin.signal != SIGHUP;
+                let from = if typed { Origin::Keyboard } else { Origin::Process };
                 // Whoever sends more than we can take has made himself clear.
                 let _ = sender.try_send((origin.signal, from));
             }

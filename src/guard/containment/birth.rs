@@ -63,25 +63,21 @@ fn clone3(flags: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Born
     }
 }
 
-/// Closes every descriptor above stderr but these: a copy of its parent's sockets would hide its parent's death.
+/// Closes every descriptor of ours but this one: a copy of its parent's sockets would hide its parent's death. Ours are those
+/// that no exec inherits; the others were handed down for the command (a job server, an activated socket), and reach it.
 ///
 /// Only for a fresh fork that never returns to the code that owns them.
 #[allow(unsafe_code)]
-pub(crate) fn close_all_but(mut kept: Vec<RawFd>) {
-    kept.sort_unstable();
-    let mut from = 3;
-    for end in kept.into_iter().map(|kept| kept as u32).chain([u32::MAX]) {
-        if from < end {
-            // SAFETY: whoever owns these is on a stack that is never returned to.
-            let closed = unsafe { libc::syscall(libc::SYS_close_range, from, end.saturating_sub(1), 0) };
-            if closed == -1 {
-                // Before Linux 5.9. Guard processes have few descriptors, and the kernel gives the lowest.
-                for descriptor in from..end.min(256) {
-                    // SAFETY: as above.
-                    unsafe { libc::close(descriptor as RawFd) };
-                }
-            }
+pub(crate) fn close_ours_but(kept: RawFd) -> io::Result<()> {
+    let listed = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // First the whole list: one of them is that of the listing itself, and gone when it is complete.
+    for descriptor in listed.collect::<Vec<RawFd>>() {
+        // SAFETY: asking about a descriptor that is closed is answered with -1, which has no flags of ours.
+        let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFD) };
+        if descriptor != kept && flags == libc::FD_CLOEXEC {
+            // SAFETY: whoever owns it is on a stack that is never returned to.
+            unsafe { libc::close(descriptor) };
         }
-        from = end.saturating_add(1);
     }
+    Ok(())
 }
