@@ -258,38 +258,39 @@ pub(super) async fn guard_lost(plan: &Plan, lease: Lease, mut guard: Guard) -> C
 /// Stays, and beats, until the end is recorded or known to be lost. A second signal ends the wait.
 async fn record(
     plan: &Plan,
-    lease: Lease,
+    mut lease: Lease,
     mut guard: Guard,
     certificate: Certificate,
     mut signals: Signals,
 ) -> Conclusion {
     let mut state = lease.state();
     let instance_id = lease.instance_id();
-    let finish = lease.finish(certificate.end.clone());
-    tokio::pin!(finish);
     let mut told = false;
     let mut signals_seen = 0;
-    let finished = loop {
-        tokio::select! {
-            finished = &mut finish => break finished,
-            Ok(()) = state.changed(), if !told => {
-                if let Some(trouble) = &state.borrow_and_update().trouble {
-                    told = true;
-                    plan.say(format_args!(
-                        "the command has ended{}, but that cannot be recorded yet: {trouble}. Waiting; two signals (Ctrl-C) \
-                         end the wait, and any systole on this host will record it later",
-                        certificate.end.exit_code.map(|code| format!(" with code {code}")).unwrap_or_default()
-                    ));
+    let finished = {
+        let finish = lease.record_end(certificate.end.clone());
+        tokio::pin!(finish);
+        loop {
+            tokio::select! {
+                finished = &mut finish => break Some(finished),
+                Ok(()) = state.changed(), if !told => {
+                    if let Some(trouble) = &state.borrow_and_update().trouble {
+                        told = true;
+                        plan.say(cannot_be_recorded(&certificate, trouble));
+                    }
                 }
+                (signal, _) = signals.next() => if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
+                    signals_seen += 1;
+                    if signals_seen == 2 {
+                        break None;
+                    }
+                },
             }
-            (signal, _) = signals.next() => if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
-                signals_seen += 1;
-                if signals_seen == 2 {
-                    return Conclusion::Unrecorded { certificate, error: None };
-                }
-            },
         }
     };
+    // However that went: how it ended stands in the certificate, and giving the run back would say something else.
+    lease.abandon();
+    let Some(finished) = finished else { return Conclusion::Unrecorded { certificate, error: None } };
     if finished.is_ok() && guard.tell(&ToGuard::Recorded).await.is_err() {
         // The guard has long gone. If it goes just now, the next sweep of this host finds nothing new in its certificate.
         let _ = std::fs::remove_file(remains::file_of(&plan.state.instances(), instance_id));
@@ -311,6 +312,14 @@ async fn record(
         Err(FinishError::Db(error)) => Conclusion::Unrecorded { certificate, error: Some(error) },
         Err(FinishError::Stopped) => Conclusion::Unrecorded { certificate, error: None },
     }
+}
+
+fn cannot_be_recorded(certificate: &Certificate, trouble: &DbError) -> String {
+    let code = certificate.end.exit_code.map(|code| format!(" with code {code}")).unwrap_or_default();
+    format!(
+        "the command has ended{code}, but that cannot be recorded yet: {trouble}. Waiting; two signals (Ctrl-C) end the \
+         wait, and any systole on this host will record it later"
+    )
 }
 
 /// Why no heartbeat is acknowledged, as far as we know.

@@ -141,6 +141,11 @@ impl Lease {
     ///
     /// Dropping the future gives the lease back instead; the end may have been recorded by then, or not.
     pub async fn finish(mut self, end: End) -> Result<(), FinishError> {
+        self.record_end(end).await
+    }
+
+    /// [`Lease::finish`] for somebody who may still change his mind: dropping this future ends nothing.
+    pub(crate) async fn record_end(&mut self, end: End) -> Result<(), FinishError> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {
             let (reply, answer) = oneshot::channel();
