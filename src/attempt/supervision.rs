@@ -291,11 +291,15 @@ async fn record(
     // However that went: how it ended stands in the certificate, and giving the run back would say something else.
     lease.abandon();
     let Some(finished) = finished else { return Conclusion::Unrecorded { certificate, error: None } };
-    if finished.is_ok() && guard.tell(&ToGuard::Recorded).await.is_err() {
-        // The guard has long gone. If it goes just now, the next sweep of this host finds nothing new in its certificate.
-        let _ = std::fs::remove_file(remains::file_of(&plan.state.instances(), instance_id));
+    if finished.is_ok() {
+        // A guard that hears it in time does not flush its certificate.
+        let _ = guard.tell(&ToGuard::Recorded).await;
     }
     guard.dismiss().await;
+    if finished.is_ok() {
+        // One that did not has left it behind. It has nothing more to say.
+        let _ = std::fs::remove_file(remains::file_of(&plan.state.instances(), instance_id));
+    }
     match finished {
         Ok(()) if certificate.killed.is_some_and(|reason| reason != KillReason::Ordered) => Conclusion::Lost {
             why: match certificate.killed {

@@ -59,6 +59,8 @@ pub(super) enum Op {
     },
     /// Send this one's heartbeat soon: it has something to tell.
     BeatSoon(InstanceId),
+    /// It has ended: no more heartbeats.
+    Forget(InstanceId),
     /// Beat without instances, to become a witness of the database's clock.
     KeepWarm,
 }
@@ -146,7 +148,7 @@ impl Heartbeat {
         let alone =
             |held: &HashMap<InstanceId, Held>, id: Option<InstanceId>| held.keys().all(|held| Some(*held) == id);
         let inline = match &operation {
-            Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::KeepWarm => true,
+            Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::KeepWarm => true,
             Op::Hello(_) | Op::Claim { .. } | Op::File { .. } => alone(&self.held, None),
             Op::Finish { instance_id, .. } => alone(&self.held, Some(*instance_id)),
         };
@@ -169,6 +171,9 @@ impl Heartbeat {
                 if let Some(held) = self.held.get_mut(&instance_id) {
                     held.due = held.due.min(Instant::now() + SOON);
                 }
+            }
+            Op::Forget(instance_id) => {
+                self.held.remove(&instance_id);
             }
             Op::KeepWarm => self.warm_due = self.warm_due.or(Some(Instant::now())),
             other => perform(&mut self.link, other, testimony).await,
@@ -299,7 +304,7 @@ async fn perform(link: &mut Link, operation: Op, testimony: Option<Testimony>) {
         Op::File { filing, reply } => {
             let _ = reply.send(link.call(async |client| store::file_certificate(client, &filing).await).await);
         }
-        Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::KeepWarm => {
+        Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::KeepWarm => {
             unreachable!("serve() does these itself")
         }
     }

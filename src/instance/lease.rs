@@ -160,13 +160,19 @@ impl Lease {
             match answer.await {
                 Ok(Ok(stands)) => {
                     self.ended = true;
+                    // If the queue is full, the next heartbeat finds that there is nothing left to keep.
+                    let _ = self.operations.try_send(Op::Forget(self.instance_id));
                     return if stands { Ok(()) } else { Err(FinishError::Lost { run_id: self.run_id.clone() }) };
                 }
                 Ok(Err(error)) if !error.is_transient() => {
                     return Err(FinishError::Db(error));
                 }
                 // Its outcome is unknown, or the loop was too busy to take it: ask again.
-                Ok(Err(_)) | Err(_) => tokio::time::sleep(backoff.next_delay()).await,
+                Ok(Err(_)) | Err(_) => {
+                    // A heartbeat tells what the trouble is.
+                    let _ = self.operations.try_send(Op::BeatSoon(self.instance_id));
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
             }
         }
     }

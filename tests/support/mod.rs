@@ -4,11 +4,13 @@
 
 pub mod process;
 pub mod server;
+pub mod terminal;
 
 use std::time::{Duration, Instant};
 
 pub use process::{Running, Systole};
-pub use server::Database;
+pub use server::{Database, OwnServer};
+pub use terminal::Terminal;
 
 /// Waits until `condition` yields something, and fails with `what` if it does not within `limit`.
 #[track_caller]
@@ -31,4 +33,14 @@ pub fn boottime_ms() -> u64 {
 /// Whether tests may make PID namespaces and cgroups.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Checks all through `span` that `condition` holds: for what must not happen.
+#[track_caller]
+pub fn throughout(what: &str, span: Duration, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while started.elapsed() < span {
+        assert!(condition(), "no longer after {:?}: {what}", started.elapsed());
+        std::thread::sleep(Duration::from_millis(5)); // between two looks at a condition
+    }
 }

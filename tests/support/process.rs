@@ -152,6 +152,23 @@ impl Drop for Running {
     }
 }
 
+/// A program whose pipes the test has for itself. Killed when dropped, as [`Running`] is.
+#[derive(Debug)]
+pub struct Piped(pub Child);
+
+impl Piped {
+    pub fn start(command: &mut Command) -> Piped {
+        Piped(command.stderr(Stdio::null()).spawn().expect("it starts"))
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn collect(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     let text = Arc::new(Mutex::new(String::new()));
     let into = text.clone();
@@ -179,4 +196,46 @@ pub fn marked(mark: &str) -> Vec<i32> {
         environment.split(|byte| *byte == 0).any(|variable| variable == needle.as_bytes()).then_some(pid)
     });
     pids.filter(|pid| lives(*pid)).collect()
+}
+
+/// The state letter of a process, as ps shows it; `None` if there is none.
+pub fn state(pid: Pid) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// The children of a process, whichever of its threads they belong to.
+pub fn children(pid: Pid) -> Vec<Pid> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).into_iter().flatten().flatten();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let pids = lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    pids.filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+}
+
+/// The guard of a supervisor.
+#[track_caller]
+pub fn guard_of(supervisor: Pid) -> Pid {
+    eventually("a guard", Duration::from_secs(5), || {
+        children(supervisor).into_iter().find(|child| {
+            let name = std::fs::read_to_string(format!("/proc/{}/comm", child.as_raw_pid())).unwrap_or_default();
+            name.trim() == "deadman"
+        })
+    })
+}
+
+/// `inner`, started by another program: `outer arguments… inner…`, with the environment and folder of `inner`.
+pub fn through(outer: &str, arguments: &[&str], inner: &Command) -> Command {
+    let mut command = Command::new(outer);
+    command.args(arguments).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if let Some(folder) = inner.get_current_dir() {
+        command.current_dir(folder);
+    }
+    command.stdin(Stdio::null());
+    command
 }

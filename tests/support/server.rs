@@ -4,9 +4,14 @@ use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use systole::db::embedded::{Cluster, Endpoint, Options};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use super::eventually;
+use super::process::{children, state};
 
 struct Server {
     endpoint: Endpoint,
@@ -39,7 +44,8 @@ fn server() -> &'static Server {
 
 /// A process that ends the server when this one has ended.
 fn leash(pid: i32, dir: &std::path::Path) -> ChildStdin {
-    let script = format!("cat >/dev/null; kill -QUIT {pid}; rm -rf '{}'", dir.display());
+    // A test that died may have left the server stopped.
+    let script = format!("cat >/dev/null; kill -QUIT {pid}; kill -CONT {pid}; rm -rf '{}'", dir.display());
     let mut command = Command::new("setsid");
     command.args(["sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("setsid and sh are everywhere").stdin.expect("piped")
@@ -176,6 +182,22 @@ impl OwnServer {
         self._leashes.push(leash(pid, self.folder.path()));
     }
 
+    /// Stops all its processes, until what is returned is dropped: connections stay, and nothing answers.
+    pub fn hang(&self) -> Hung {
+        let postmaster = Pid::from_raw(self.pid()).expect("a pid is positive");
+        kill_process(postmaster, Signal::STOP).expect("the server runs");
+        eventually("a stopped server", Duration::from_secs(5), || (state(postmaster) == Some('T')).then_some(()));
+        // From here on it makes no new ones.
+        let backends = children(postmaster);
+        for pid in &backends {
+            // One that has ended by itself is not missed.
+            let _ = kill_process(*pid, Signal::STOP);
+        }
+        let stopped = |pid: &Pid| matches!(state(*pid), Some('T' | 'Z') | None);
+        eventually("stopped backends", Duration::from_secs(5), || backends.iter().all(stopped).then_some(()));
+        Hung { pids: backends.into_iter().chain([postmaster]).collect() }
+    }
+
     /// The server's process.
     pub fn pid(&self) -> i32 {
         self.cluster.status().expect("status").running.expect("it runs")
@@ -184,6 +206,20 @@ impl OwnServer {
     /// Where its files are.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
+    }
+}
+
+/// A server whose processes are stopped.
+#[derive(Debug)]
+pub struct Hung {
+    pids: Vec<Pid>,
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        for pid in &self.pids {
+            let _ = kill_process(*pid, Signal::CONT);
+        }
     }
 }
 

@@ -1,0 +1,202 @@
+//! Whoever keeps a takeover out by a lock is named; and ended, if it is a fenced transaction of the dead.
+
+use std::sync::Arc;
+
+use systole::instance::AcquireError;
+use systole::{Coordinator, RunId};
+
+use crate::asking::{Ask, Session, Tenure, database, held, until_blocked, within};
+use crate::support::Database;
+
+/// Another's transaction with a fence of this tenure, not ended yet: its holder may be frozen.
+async fn fenced(database: &Database, run: &str, tenure: Tenure) -> Arc<Session> {
+    let user = Session::on(database).await;
+    user.batch_execute("BEGIN").await.unwrap();
+    user.fence(run, tenure.fence).await.unwrap();
+    user
+}
+
+/// Another's transaction with a lock of its own making on this run.
+async fn stranger(database: &Database, run: &str) -> Arc<Session> {
+    let stranger = Session::on(database).await;
+    stranger.batch_execute("BEGIN").await.unwrap();
+    stranger.query("SELECT FROM systole.runs WHERE run_id = $1 FOR UPDATE", &[&run]).await.unwrap();
+    stranger
+}
+
+/// Its session has been ended by somebody else.
+async fn assert_ended(session: &Session) {
+    within("the end of the session", async {
+        while !session.is_closed() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Its transaction is whole, and can be committed.
+async fn assert_unharmed(session: &Session) {
+    session.batch_execute("COMMIT").await.expect("its session lives");
+}
+
+#[tokio::test]
+async fn a_dead_holders_fenced_transaction_is_named_and_ended_and_the_next_claim_succeeds() {
+    let (database, taker, tenure) = held("nightly").await;
+    database.sql("CREATE TABLE results (value text)");
+    let user = fenced(&database, "nightly", tenure).await;
+    user.batch_execute("INSERT INTO results VALUES ('late')").await.unwrap();
+    database.age_heartbeat("nightly", 31.0);
+
+    let answer = taker.claim(&Ask::of("nightly")).await;
+    assert_eq!((answer.said().as_str(), answer.blocked_by), ("dead/locked", vec![user.backend]));
+    assert_eq!(answer.holder.expect("whose it is is said")["fence"], tenure.fence);
+    assert_ended(&user).await;
+    assert_eq!(taker.claim(&Ask::of("nightly")).await.granted().attempt, 2);
+    assert_eq!(database.value("SELECT count(*) FROM results"), "0", "a superseded transaction has committed");
+}
+
+/// Its certificate has been filed, so no holder is left to be silent; but the transaction that it left open is.
+#[tokio::test]
+async fn a_fenced_transaction_of_one_that_was_certified_dead_is_ended_too() {
+    let (database, taker, _) = held("other").await;
+    let tenure = taker.claim(&Ask { secret: Some(b"secret"), ..Ask::of("nightly") }).await.granted();
+    assert_eq!(taker.file(tenure.instance, Some(b"secret"), "CRASHED", None).await, "ok");
+    let user = fenced(&database, "nightly", tenure).await;
+    let answer = taker.claim(&Ask::of("nightly")).await;
+    assert_eq!((answer.said().as_str(), answer.blocked_by), ("held/locked", vec![user.backend]));
+    assert_eq!(answer.holder, None, "nobody holds it");
+    assert_ended(&user).await;
+    taker.claim(&Ask::of("nightly")).await.granted();
+}
+
+#[tokio::test]
+async fn a_fenced_transaction_of_one_that_ended_well_is_named_and_left_alone() {
+    let (database, taker, tenure) = held("nightly").await;
+    assert_eq!(taker.finish(tenure, "COMPLETED", Some(0)).await, "ok");
+    let user = fenced(&database, "nightly", tenure).await;
+    let answer = taker.claim(&Ask::of("nightly")).await;
+    assert_eq!((answer.said().as_str(), answer.blocked_by), ("held/locked", vec![user.backend]));
+    assert_eq!(answer.holder, None, "nobody holds it");
+    assert_unharmed(&user).await;
+    taker.claim(&Ask::of("nightly")).await.granted();
+}
+
+/// It was silent when the claim began to wait, and is not when the claim gives up: that is no dead holder.
+#[tokio::test]
+async fn a_holder_that_speaks_up_while_its_lock_is_waited_for_keeps_its_transaction() {
+    let (database, holder, tenure) = held("nightly").await;
+    let (taker, observer) = (Session::on(&database).await, Session::on(&database).await);
+    // The claim waits for a second. On a machine that stalls for longer the heartbeat comes too late: then once more.
+    for _ in 0..5 {
+        let user = fenced(&database, "nightly", tenure).await;
+        database.age_heartbeat("nightly", 31.0);
+        let claim = tokio::spawn({
+            let taker = taker.clone();
+            async move { taker.claim(&Ask::of("nightly")).await }
+        });
+        until_blocked(&observer, taker.backend, user.backend).await;
+        assert_eq!(holder.beat(&[tenure.instance]).await, ["ok"]);
+        let answer = within("the taker's answer", claim).await.unwrap();
+        if answer.reason.as_deref() == Some("locked") {
+            continue;
+        }
+        assert_eq!(answer.said(), "held/fresh");
+        assert!(answer.holder.unwrap()["heartbeat_age_seconds"].as_f64().unwrap() < 30.0, "told of the old heartbeat");
+        assert_unharmed(&user).await;
+        return;
+    }
+    panic!("five times it was called dead");
+}
+
+#[tokio::test]
+async fn a_strangers_lock_is_named_and_the_stranger_left_alone() {
+    let (database, taker, tenure) = held("nightly").await;
+    database.age_heartbeat("nightly", 31.0);
+    // A clone of this database, in which everything has the same numbers.
+    let elsewhere = crate::asking::database();
+    elsewhere.sql("INSERT INTO systole.runs (run_id, status) VALUES ('nightly', 'QUEUED')");
+    let same_but_elsewhere = stranger(&elsewhere, "nightly").await;
+
+    let database_administrator = stranger(&database, "nightly").await;
+    taker.batch_execute("BEGIN").await.unwrap();
+    let answer = taker.claim(&Ask::of("nightly")).await;
+    assert_eq!(taker.setting("synchronous_commit").await, "off", "a refusal waits for no disk");
+    taker.batch_execute("COMMIT").await.unwrap();
+    assert_eq!((answer.said().as_str(), answer.blocked_by), ("dead/locked", vec![database_administrator.backend]));
+    assert_unharmed(&database_administrator).await;
+    assert_unharmed(&same_but_elsewhere).await;
+
+    // The same where the instance is locked, and not its run.
+    let database_administrator = Session::on(&database).await;
+    database_administrator.batch_execute("BEGIN; SELECT FROM systole.executor_instances FOR UPDATE").await.unwrap();
+    let answer = taker.claim(&Ask::of("nightly")).await;
+    assert_eq!((answer.said().as_str(), answer.blocked_by), ("dead/locked", vec![database_administrator.backend]));
+    assert_eq!(taker.beat(&[tenure.instance]).await, ["busy"]);
+    assert_unharmed(&database_administrator).await;
+    assert_eq!(taker.beat(&[tenure.instance]).await, ["ok"]);
+}
+
+#[tokio::test]
+async fn a_fenced_transaction_of_another_run_is_not_ended_for_this_one() {
+    let (database, taker, _) = held("nightly").await;
+    database.age_heartbeat("nightly", 31.0);
+    let other = taker.claim(&Ask::of("other")).await.granted();
+    let bystander = fenced(&database, "other", other).await;
+    let stranger = stranger(&database, "nightly").await;
+    let answer = taker.claim(&Ask::of("nightly")).await;
+    assert_eq!(answer.said(), "dead/locked");
+    assert!(answer.blocked_by.contains(&stranger.backend), "{answer:?}");
+    assert_unharmed(&bystander).await;
+    assert_unharmed(&stranger).await;
+}
+
+/// Then it ends by its own timeout: fence() has set one.
+#[tokio::test]
+async fn who_may_not_signal_backends_names_them_all_the_same() {
+    let (database, taker, tenure) = held("nightly").await;
+    database.sql(
+        "CREATE ROLE weak; GRANT USAGE, CREATE ON SCHEMA systole TO weak; GRANT ALL ON ALL TABLES IN SCHEMA systole TO weak;
+         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA systole TO weak;
+         ALTER FUNCTION systole.evict_blockers OWNER TO weak",
+    );
+    let user = fenced(&database, "nightly", tenure).await;
+    database.age_heartbeat("nightly", 31.0);
+    let answer = taker.claim(&Ask::of("nightly")).await;
+    assert_eq!((answer.said().as_str(), answer.blocked_by), ("dead/locked", vec![user.backend]));
+    assert_unharmed(&user).await;
+}
+
+/// Not for as long as the other one pleases: heartbeats of its own other runs may be behind it.
+#[tokio::test]
+async fn nothing_that_changes_a_run_waits_for_its_lock_for_long() {
+    let (database, holder, tenure) = held("nightly").await;
+    let stranger = stranger(&database, "nightly").await;
+    // Each of these is a statement that fails for its lock after a second; a statement_timeout would be another code.
+    let id = tenure.instance;
+    for (what, sql) in [
+        ("finish", format!("SELECT systole.finish('{id}', {}, 'COMPLETED', 0, NULL, 0, '{{}}')", tenure.fence)),
+        ("file", format!("SELECT systole.file_certificate('{id}', '', 'COMPLETED', 0, NULL, '{{}}', 'x')")),
+        ("request_stop", "SELECT systole.request_stop('nightly', 'x')".to_owned()),
+    ] {
+        let error = holder.batch_execute(&sql).await.expect_err(what);
+        assert_eq!(error.code().unwrap().code(), "55P03", "{what}: {error:?}");
+    }
+    assert_unharmed(&stranger).await;
+    assert_eq!(holder.finish(tenure, "COMPLETED", Some(0)).await, "ok");
+}
+
+/// And our own client understands such an answer.
+#[tokio::test]
+async fn a_program_is_told_whose_lock_keeps_it_out() {
+    let database = database();
+    database.sql("INSERT INTO systole.runs (run_id, status) VALUES ('nightly', 'QUEUED')");
+    let stranger = stranger(&database, "nightly").await;
+    let coordinator = Coordinator::connect(&database.url).await.unwrap();
+    let nightly: RunId = "nightly".parse().unwrap();
+    match coordinator.acquire(&nightly).await {
+        Err(AcquireError::Locked { blocked_by }) => assert_eq!(blocked_by, [stranger.backend]),
+        other => panic!("{other:?}"),
+    }
+    assert_unharmed(&stranger).await;
+    coordinator.acquire(&nightly).await.unwrap().complete().await.unwrap();
+}

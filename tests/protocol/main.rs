@@ -1,0 +1,22 @@
+//! The SQL protocol under attack: every promise of its functions, on a real PostgreSQL, by racers with connections of
+//! their own.
+//!
+//! Nothing here goes through our own client: what holds here holds for every language that calls the functions.
+
+#![allow(clippy::unwrap_used)] // it is a test
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod asking;
+mod beating;
+mod brake;
+mod claiming;
+mod commit_modes;
+mod ending;
+mod evicting;
+mod fencing;
+mod migrating;
+mod racing;
+mod sequences;
+mod staleness;

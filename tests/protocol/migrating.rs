@@ -1,0 +1,64 @@
+//! A fleet starts all at once on an empty database: everybody migrates, and everybody succeeds.
+
+use std::sync::Barrier;
+
+use systole::db::{MigrateError, Migrated, migrate};
+
+use crate::support::{Database, Systole};
+
+fn migrate_on_a_thread_of_its_own(database: &Database) -> Result<Migrated, MigrateError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { migrate(&database.url.parse().unwrap()).await })
+}
+
+#[test]
+fn eight_migrators_at_once_on_an_empty_database_all_succeed_and_one_of_them_does_it() {
+    for _ in 0..5 {
+        let database = Database::empty();
+        let start = Barrier::new(8);
+        let outcomes: Vec<Migrated> = std::thread::scope(|scope| {
+            let migrators: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        migrate_on_a_thread_of_its_own(&database).expect("it succeeds")
+                    })
+                })
+                .collect();
+            migrators.into_iter().map(|migrator| migrator.join().unwrap()).collect()
+        });
+        let files = std::fs::read_dir("migrations").unwrap().filter(|entry| entry.as_ref().unwrap().path().is_file());
+        let mut applied: Vec<&String> = outcomes.iter().flat_map(|outcome| &outcome.applied).collect();
+        applied.sort();
+        applied.dedup();
+        assert_eq!(applied.len(), files.count(), "{applied:?}");
+        assert_eq!(outcomes.iter().map(|outcome| outcome.applied.len()).sum::<usize>(), applied.len(), "applied twice");
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.functions_installed).count(), 1);
+
+        let again = migrate_on_a_thread_of_its_own(&database).unwrap();
+        assert_eq!(again, Migrated { applied: vec![], functions_installed: false });
+        assert_eq!(database.value("SELECT at IS NOT NULL FROM systole.beat('{}', '{}', '{}')"), "t");
+    }
+}
+
+#[test]
+fn a_database_that_is_not_migrated_is_a_matter_of_configuration_and_the_command_to_type_is_said() {
+    let output = Systole::on(&Database::empty()).output(&["status"]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{errors}");
+    assert!(errors.contains("systole migrate"), "{errors}");
+}
+
+/// Old and new binaries share one schema: an older one leaves the newer functions alone.
+#[test]
+fn newer_functions_are_not_replaced_by_older_ones() {
+    let database = Database::new();
+    database.sql("UPDATE systole.settings SET functions_version = functions_version + 1, functions_digest = 'newer'");
+    let again = migrate_on_a_thread_of_its_own(&database).unwrap();
+    assert_eq!(again, Migrated { applied: vec![], functions_installed: false });
+    database.sql("UPDATE systole.settings SET functions_version = functions_version - 1");
+    assert!(
+        migrate_on_a_thread_of_its_own(&database).unwrap().functions_installed,
+        "the same version, other functions"
+    );
+}
