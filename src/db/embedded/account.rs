@@ -71,7 +71,7 @@ pub(super) fn run(
 ) -> Result<String, EmbeddedError> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => EmbeddedError::folder(
+        io::ErrorKind::PermissionDenied => EmbeddedError::unusable(
             dir,
             "the user `postgres`, as whom root runs the server, cannot reach it. Open every folder above it \
              (chmod o+x), or set SYSTOLE_EMBEDDED_DIR to one that is open, such as /var/lib/systole/embedded",

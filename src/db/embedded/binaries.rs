@@ -38,7 +38,7 @@ impl Binaries {
         let mut command = account.command(&dir.join("postgres"), root);
         command.arg("--version");
         let cannot_run = |output: &str| {
-            EmbeddedError::folder(
+            EmbeddedError::unusable(
                 &dir,
                 format!(
                     "the server in it cannot be run by uid {}, and says: {output}\nSet SYSTOLE_POSTGRES_BIN to the bin \
@@ -65,7 +65,13 @@ fn locate(asked: Option<&OsStr>, path: Option<&OsStr>) -> Result<PathBuf, Embedd
         return match missing_from(&dir) {
             // A relative folder would be looked for from wherever a child is started.
             None => std::path::absolute(&dir).map_err(EmbeddedError::io("find", &dir)),
-            Some(missing) => Err(EmbeddedError::WrongBinaries { dir, missing }),
+            Some(missing) => Err(EmbeddedError::unusable(
+                &dir,
+                format!(
+                    "is what SYSTOLE_POSTGRES_BIN says, but there is no executable {missing} in it. Set it to the folder \
+                     that holds postgres, initdb and pg_ctl, or unset it"
+                ),
+            )),
         };
     }
     let on_path = path.into_iter().flat_map(std::env::split_paths).filter(|dir| dir.is_absolute());
@@ -74,7 +80,7 @@ fn locate(asked: Option<&OsStr>, path: Option<&OsStr>) -> Result<PathBuf, Embedd
         .chain(versioned)
         .chain(PLAIN.map(PathBuf::from))
         .find(|dir| missing_from(dir).is_none())
-        .ok_or(EmbeddedError::NoBinaries)
+        .ok_or(EmbeddedError::NotInstalled)
 }
 
 fn missing_from(dir: &Path) -> Option<&'static str> {

@@ -1,8 +1,6 @@
 //! The cluster and its verbs: run, stop, tell.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -10,18 +8,17 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use super::account::{Account, run};
+use super::account::Account;
 use super::binaries::Binaries;
 use super::create::create_if_missing;
 use super::endpoint::Endpoint;
-use super::error::{EmbeddedError, last_lines};
-use super::folder::{self, Standing, socket_dir, write_private};
-use super::postmaster::{Postmaster, clear_stale};
+use super::error::EmbeddedError;
+use super::folder::{self, LOCK, Standing};
+use super::place::{self, socket_dir};
+use super::postmaster::Postmaster;
 
-/// Another process may be making the cluster (a second, on a slow disk ten) and starting it (at most [`START_BOUND`]).
+/// Another process may be making the cluster (a second, on a slow disk ten) and starting it (at most 30 s).
 const LOCK_BOUND: Duration = Duration::from_secs(60);
-/// Recovery after a crash reads at most a gigabyte of log.
-const START_BOUND: Duration = Duration::from_secs(30);
 /// A fast stop writes a checkpoint first.
 const STOP_BOUND: Duration = Duration::from_secs(60);
 /// How often to look while waiting.
@@ -30,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A private cluster in a folder, be it made already or not.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     options: Options,
 }
 
@@ -79,7 +76,7 @@ impl Cluster {
 
     /// The one cluster of this user: in `SYSTOLE_EMBEDDED_DIR`, as root in /var/lib, else in the user's data folder.
     pub fn of_this_user() -> Result<Cluster, EmbeddedError> {
-        folder::of_this_user().map(Cluster::at)
+        place::of_this_user().map(Cluster::at)
     }
 
     /// The same cluster, made with these options if it is not made yet.
@@ -112,7 +109,8 @@ impl Cluster {
     /// Ends the server and waits until it has ended; at most 60 s for other processes and 60 s for the server.
     pub fn stop(&self, mode: StopMode) -> Result<(), EmbeddedError> {
         let account = Account::of_the_server()?;
-        if folder::examine(&self.dir, &account)? != Standing::Private {
+        // Without a lock file nothing was ever made here, and it may be anybody's folder: it gets none.
+        if folder::examine(&self.dir, &account)? != Standing::Private || !self.dir.join(LOCK).exists() {
             return Ok(());
         }
         let _lock = self.lock(&account)?;
@@ -138,18 +136,14 @@ impl Cluster {
         })
     }
 
-    fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.dir.join("data")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.join("server.log")
     }
 
     /// The endpoint, if something accepts there; without locks or child processes.
     ///
     /// What the folders say can be believed only while nobody else can write in them.
-    fn reachable(&self, account: &Account) -> Option<Endpoint> {
+    pub(super) fn reachable(&self, account: &Account) -> Option<Endpoint> {
         let socket_dir = socket_dir(&self.dir, account);
         let private = |dir: &Path| folder::examine(dir, account).is_ok_and(|standing| standing == Standing::Private);
         if !private(&self.dir) || !private(&socket_dir) {
@@ -162,7 +156,7 @@ impl Cluster {
     }
 
     fn lock(&self, account: &Account) -> Result<File, EmbeddedError> {
-        let path = self.dir.join(folder::LOCK);
+        let path = self.dir.join(LOCK);
         let lock = folder::open_lock(&self.dir, account).map_err(EmbeddedError::io("open", &path))?;
         let asked = Instant::now();
         loop {
@@ -175,83 +169,8 @@ impl Cluster {
         }
     }
 
-    fn start(&self, binaries: &Binaries, account: &Account) -> Result<Endpoint, EmbeddedError> {
-        let begun = Instant::now();
-        let mut tail = String::new();
-        while begun.elapsed() < START_BOUND {
-            // A killed command may have left a server behind that is still starting or ending, or still will.
-            if let Some(postmaster) = Postmaster::running(&self.data()) {
-                let ready = || self.reachable(account).is_some();
-                self.wait(postmaster, "accept connections", begun, START_BOUND, ready)?;
-            }
-            if let Some(endpoint) = self.reachable(account) {
-                return Ok(endpoint);
-            }
-            clear_stale(&self.data())?;
-            let port = self.free_port(account)?;
-            let failed = self.pg_ctl_start(port, binaries, account, START_BOUND.saturating_sub(begun.elapsed())).err();
-            let lost_the_race = Postmaster::running(&self.data()).is_some();
-            match failed {
-                Some(EmbeddedError::Program { output, .. }) if !lost_the_race => {
-                    tail = last_lines(&fs::read_to_string(self.log()).unwrap_or_default());
-                    if tail.is_empty() {
-                        tail = output;
-                    }
-                    // Somebody took the port after we had found it free. Anything else would happen again.
-                    if !tail.contains("could not create any TCP/IP sockets") {
-                        break;
-                    }
-                }
-                Some(EmbeddedError::Program { .. }) | None => {}
-                Some(error) => return Err(error),
-            }
-        }
-        Err(EmbeddedError::NotStarted { dir: self.dir.clone(), bound: START_BOUND, tail })
-    }
-
-    /// pg_ctl gives the server a session of its own and /dev/null for stdin. `-o` goes through a shell, hence only
-    /// characters that mean nothing there; the server sees its socket's folder from within its data folder.
-    fn pg_ctl_start(
-        &self,
-        port: u16,
-        binaries: &Binaries,
-        account: &Account,
-        bound: Duration,
-    ) -> Result<String, EmbeddedError> {
-        let log = self.log();
-        match fs::rename(&log, self.dir.join("server.log.1")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(EmbeddedError::io("move the old log", &log)(error));
-            }
-            _ => {}
-        }
-        let socket_dir = socket_dir(&self.dir, account);
-        let socket_dir = if socket_dir.starts_with(&self.dir) { Path::new("../s") } else { &socket_dir };
-        let options = format!("-p {port} -c unix_socket_directories={}", socket_dir.display());
-        let mut command = account.command(&binaries.program("pg_ctl"), &self.dir);
-        command.args(["start", "-D", "data", "-l", "server.log", "-w", "-s", "-o", &options]);
-        command.args(["-t", &bound.as_secs().max(1).to_string()]);
-        run("pg_ctl start", &self.dir, command, "")
-    }
-
-    /// The port of the last start, or another one if that is taken. Between looking and using, somebody may take it.
-    fn free_port(&self, account: &Account) -> Result<u16, EmbeddedError> {
-        let path = self.dir.join("port");
-        let kept = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-        if let Some(port) = kept
-            && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-        {
-            return Ok(port);
-        }
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|listener| Ok(listener.local_addr()?.port()))
-            .map_err(EmbeddedError::io("find a free port on 127.0.0.1 for", &self.dir))?;
-        write_private(&path, &format!("{port}\n"), account)?;
-        Ok(port)
-    }
-
-    /// Waits until `done`, or until another server or none runs here.
-    fn wait(
+    /// Waits until `done`, or until the server that was seen has ended.
+    pub(super) fn wait(
         &self,
         seen: Postmaster,
         expected: &'static str,
@@ -259,11 +178,14 @@ impl Cluster {
         bound: Duration,
         done: impl Fn() -> bool,
     ) -> Result<(), EmbeddedError> {
-        let still_runs = || Postmaster::running(&self.data()).is_some_and(|postmaster| postmaster.pid == seen.pid);
-        while !done() && still_runs() {
+        while !done() && seen.lives(&self.data()) {
             if since.elapsed() >= bound {
-                let pid = seen.pid.as_raw_nonzero().get();
-                return Err(EmbeddedError::Stuck { dir: self.dir.clone(), pid, expected, bound });
+                let problem = format!(
+                    "runs as process {pid} but did not {expected} within {bound:?}. See server.log in that folder; \
+                     `systole embedded stop` ends it, `kill -QUIT {pid}` does so at once",
+                    pid = seen.pid.as_raw_nonzero()
+                );
+                return Err(EmbeddedError::Server { dir: self.dir.clone(), problem });
             }
             thread::sleep(LOOK);
         }

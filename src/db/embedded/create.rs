@@ -36,29 +36,32 @@ pub(super) fn create_if_missing(
     account: &Account,
     options: Options,
 ) -> Result<(), EmbeddedError> {
+    // At every start: what an orphan still writes to resists the first time.
+    remove_leftovers(dir, NURSERY);
     let data = dir.join("data");
     match fs::read_to_string(data.join("PG_VERSION")) {
         Ok(version) if version.trim() == binaries.major => return Ok(()),
         Ok(version) => {
-            return Err(EmbeddedError::OtherVersion {
-                data,
-                dir: dir.to_owned(),
-                made_by: version.trim().to_owned(),
-                bin: binaries.dir.clone(),
-                found: binaries.major.clone(),
-            });
+            let (made_by, found) = (version.trim(), &binaries.major);
+            let problem = format!(
+                "was made by PostgreSQL {made_by}, which alone can read it, but {} is PostgreSQL {found}. Set \
+                 SYSTOLE_POSTGRES_BIN to the bin folder of PostgreSQL {made_by}, or remove {} to begin anew (its runs \
+                 are lost)",
+                binaries.dir.display(),
+                dir.display()
+            );
+            return Err(EmbeddedError::unusable(&data, problem));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(EmbeddedError::io("read PG_VERSION in", &data)(error)),
     }
     if fs::read_dir(&data).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(EmbeddedError::folder(
+        return Err(EmbeddedError::unusable(
             &data,
             "holds files, but no PG_VERSION: it is no database of ours. Move it away, or set SYSTOLE_EMBEDDED_DIR to \
              another folder",
         ));
     }
-    remove_leftovers(dir, NURSERY);
     // Never the same name again: the initdb of a killed command may go on for a while in its own.
     let nursery = format!("{NURSERY}{:032x}", rand::random::<u128>());
     let made = fill(dir, &nursery, binaries, account, options).and_then(|()| {
@@ -79,31 +82,29 @@ fn fill(
     account: &Account,
     options: Options,
 ) -> Result<(), EmbeddedError> {
-    let program = |name, arguments: &[&str], input: &str| {
-        let mut command = account.command(&binaries.program(name), dir);
+    let initdb = |arguments: &[&str]| {
+        let mut command = account.command(&binaries.program("initdb"), dir);
         command.args(["-D", nursery]).args(arguments);
-        run(name, dir, command, input)
+        run("initdb", dir, command, "")
     };
     write_private(&dir.join("password"), &format!("{:032x}\n", rand::random::<u128>()), account)?;
-    let user = format!("--username={NAME}");
-    let initdb = [
+    initdb(&[
         "--no-sync", // at the end, once
         "--encoding=UTF8",
         "--locale=C",
         "--auth-local=trust",
         "--auth-host=scram-sha-256",
         "--pwfile=password",
-        &user,
-    ];
-    program("initdb", &initdb, "")?;
-    // Without a server and a client tool; `-D` must follow `--single`, which must be the first argument.
+        &format!("--username={NAME}"),
+    ])?;
+    // Without a server and a client tool. `--single` must be the first argument.
     let mut single = account.command(&binaries.program("postgres"), dir);
     single.args(["--single", "-D", nursery, "-F", "-c", "exit_on_error=on", "template1"]);
     run("postgres --single", dir, single, &format!("CREATE DATABASE {NAME};\n"))?;
     let fsync = if options.durable { "on" } else { "off" };
     write_private(&dir.join(nursery).join("postgresql.conf"), &format!("{SETTINGS}fsync = {fsync}\n"), account)?;
     if options.durable {
-        program("initdb", &["--sync-only"], "")?;
+        initdb(&["--sync-only"])?;
     }
     Ok(())
 }

@@ -1,63 +1,23 @@
-//! Where the cluster lives, and whether that folder is safe: local connections are trusted, so 0700 is the lock.
+//! The folder of a cluster and its files: local connections are trusted, so its mode of 0700 is the lock.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::OFlags;
-use sha2::{Digest, Sha256};
 
 use super::account::Account;
 use super::error::EmbeddedError;
+use super::place::socket_dir;
 
 /// The lock file, and the mark of a folder that is ours: it is the first thing made in it.
 pub(super) const LOCK: &str = "systole.lock";
 
-/// Bytes of a socket's path: `sun_path` has 104 on macOS (108 on Linux), the last for the final NUL.
-const SOCKET_PATH_BYTES_MAX: usize = 103;
-
-/// The folder of this user's cluster, from the environment.
-pub(super) fn of_this_user() -> Result<PathBuf, EmbeddedError> {
-    let root = rustix::process::geteuid().is_root();
-    let dir = choose(|name| std::env::var_os(name), root, cfg!(target_os = "macos"))?;
-    std::path::absolute(&dir).map_err(EmbeddedError::io("find", &dir))
-}
-
-fn choose(variable: impl Fn(&str) -> Option<OsString>, root: bool, macos: bool) -> Result<PathBuf, EmbeddedError> {
-    if let Some(dir) = variable("SYSTOLE_EMBEDDED_DIR").filter(|dir| !dir.is_empty()) {
-        return Ok(dir.into());
-    }
-    if root {
-        // Not below /root: user postgres must be able to walk there.
-        return Ok("/var/lib/systole/embedded".into());
-    }
-    // The XDG rules tell to ignore relative paths, and HOME may be empty in a container.
-    let absolute = |name| variable(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
-    let home = || absolute("HOME").ok_or(EmbeddedError::NoHome);
-    let data = if macos {
-        home()?.join("Library/Application Support")
-    } else if let Some(data) = absolute("XDG_DATA_HOME") {
-        data
-    } else {
-        home()?.join(".local/share")
-    };
-    Ok(data.join("systole/embedded"))
-}
-
-/// Where the socket of the cluster in `dir` is: within it, or in /tmp if that path would be too long for a socket.
-pub(super) fn socket_dir(dir: &Path, account: &Account) -> PathBuf {
-    let inside = dir.join("s");
-    if inside.as_os_str().len() + "/.s.PGSQL.65535".len() <= SOCKET_PATH_BYTES_MAX {
-        return inside;
-    }
-    let hash =
-        Sha256::new().chain_update(dir.as_os_str().as_bytes()).chain_update(account.uid.to_le_bytes()).finalize();
-    let name: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    Path::new("/tmp").join(format!("systole-{name}"))
-}
+/// The mode of folders that all users share.
+const STICKY: u32 = 0o1000;
 
 /// What stands where the folder should be.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,20 +38,20 @@ pub(super) fn examine(dir: &Path, account: &Account) -> Result<Standing, Embedde
         Err(error) => return Err(EmbeddedError::io("look at", dir)(error)),
     };
     if found.is_symlink() {
-        return Err(EmbeddedError::folder(
+        return Err(EmbeddedError::unusable(
             dir,
             "is a symbolic link, which is not followed for a private folder. Set SYSTOLE_EMBEDDED_DIR to the folder it \
              leads to",
         ));
     }
     if !found.is_dir() {
-        return Err(EmbeddedError::folder(
+        return Err(EmbeddedError::unusable(
             dir,
             "is not a folder. Remove it, or set SYSTOLE_EMBEDDED_DIR to another path",
         ));
     }
     if found.uid() != account.uid && !(account.switch && found.uid() == 0) {
-        return Err(EmbeddedError::folder(
+        return Err(EmbeddedError::unusable(
             dir,
             format!(
                 "belongs to uid {}, but the server runs as uid {}. Set SYSTOLE_EMBEDDED_DIR to a folder of your own",
@@ -113,6 +73,9 @@ pub(super) fn prepare(dir: &Path, account: &Account) -> Result<(), EmbeddedError
         make_parents(parent, account)?;
     }
     make_private(dir, account, |dir| {
+        if fs::symlink_metadata(dir)?.mode() & STICKY != 0 {
+            return Ok(false); // an empty /tmp is not for root to give away
+        }
         // One look: who looked twice could see the lock file of another process appear in between.
         let names: io::Result<Vec<OsString>> = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect();
         let names = names?;
@@ -140,10 +103,10 @@ fn make_private(
         }
     }
     if !may_be_ours(dir).map_err(EmbeddedError::io("list", dir))? {
-        return Err(EmbeddedError::folder(
+        return Err(EmbeddedError::unusable(
             dir,
-            "holds files that are not of an embedded database, and would be closed to other users. Set \
-             SYSTOLE_EMBEDDED_DIR to a new or empty folder",
+            "is for all users or holds files that are not of an embedded database, and would be closed to other users. \
+             Set SYSTOLE_EMBEDDED_DIR to a new or empty folder",
         ));
     }
     if examine(dir, account)? == Standing::Private {
@@ -212,7 +175,7 @@ pub(super) fn write_private(path: &Path, text: &str, account: &Account) -> Resul
     write().map_err(EmbeddedError::io("write", path))
 }
 
-/// Removes what a killed creation left behind. What is still being written to by its orphan is left to the next call.
+/// Removes what a killed creation left behind, as far as its orphaned programs do not write to it still.
 pub(super) fn remove_leftovers(dir: &Path, prefix: &str) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_name().as_bytes().starts_with(prefix.as_bytes()) {
@@ -227,44 +190,9 @@ mod tests {
 
     use super::*;
 
-    const ROOT: bool = true;
-    const USER: bool = false;
-
-    fn chosen(variables: &[(&str, &str)], root: bool, macos: bool) -> Option<String> {
-        let variable = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-        choose(variable, root, macos).ok().map(|dir| dir.to_str().unwrap().to_owned())
-    }
-
     fn ourselves() -> Account {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Account { uid, gid, switch: false }
-    }
-
-    #[test]
-    fn the_folder_follows_the_environment() {
-        let home = ("HOME", "/home/me");
-        let asked = ("SYSTOLE_EMBEDDED_DIR", "/x");
-        assert_eq!(chosen(&[home, asked], ROOT, false).as_deref(), Some("/x"));
-        assert_eq!(chosen(&[home], ROOT, false).as_deref(), Some("/var/lib/systole/embedded"));
-        assert_eq!(chosen(&[home], USER, false).as_deref(), Some("/home/me/.local/share/systole/embedded"));
-        assert_eq!(chosen(&[home, ("XDG_DATA_HOME", "/d")], USER, false).as_deref(), Some("/d/systole/embedded"));
-        assert_eq!(chosen(&[home, ("XDG_DATA_HOME", "d")], USER, false), chosen(&[home], USER, false));
-        let mac = "/home/me/Library/Application Support/systole/embedded";
-        assert_eq!(chosen(&[home, ("SYSTOLE_EMBEDDED_DIR", "")], USER, true).as_deref(), Some(mac));
-        assert_eq!(chosen(&[("HOME", "")], USER, false), None);
-    }
-
-    #[test]
-    fn a_socket_path_always_fits() {
-        for length in 1..200 {
-            let dir = PathBuf::from(format!("/{}", "d".repeat(length)));
-            let socket = socket_dir(&dir, &ourselves());
-            assert!(socket.as_os_str().len() + "/.s.PGSQL.65535".len() <= 103);
-            assert_eq!(socket == dir.join("s"), 1 + length + 2 + 15 <= 103, "{length}");
-        }
-        let long = PathBuf::from("/d".repeat(99));
-        let somebody = Account { uid: ourselves().uid + 1, ..ourselves() };
-        assert_ne!(socket_dir(&long, &ourselves()), socket_dir(&long, &somebody));
     }
 
     #[test]

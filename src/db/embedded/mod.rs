@@ -26,7 +26,9 @@ mod create;
 mod endpoint;
 mod error;
 mod folder;
+mod place;
 mod postmaster;
+mod start;
 
 pub use cluster::{Cluster, Options, Status, StopMode};
 pub use endpoint::Endpoint;

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use rustix::process::{Pid, test_kill_process};
 
+use super::account::Account;
 use super::error::EmbeddedError;
+use super::folder::write_private;
 
 /// A pid above any `pid_max`.
 const NOBODY: i32 = i32::MAX;
@@ -30,7 +32,14 @@ impl Postmaster {
 
     /// The server that runs on `data` now.
     pub(super) fn running(data: &Path) -> Option<Postmaster> {
-        Postmaster::recorded(data).filter(|postmaster| is_postmaster_of(postmaster.pid, data))
+        Postmaster::recorded(data)
+            .filter(|postmaster| works_in(postmaster.pid, data).unwrap_or_else(|| is_named_postgres(postmaster.pid)))
+    }
+
+    /// Whether it is still there: it removes its file somewhat before it ends.
+    pub(super) fn lives(self, data: &Path) -> bool {
+        Postmaster::running(data).is_some_and(|running| running.pid == self.pid)
+            || works_in(self.pid, data) == Some(true)
     }
 }
 
@@ -44,24 +53,23 @@ fn parse(text: &str) -> Option<Postmaster> {
     Some(Postmaster { pid, port, ready })
 }
 
-/// A postmaster's working folder is its data folder.
-fn is_postmaster_of(pid: Pid, data: &Path) -> bool {
+/// Whether a process lives and has its working folder, which for a postmaster is its data folder, in `data`. `None`:
+/// root without CAP_SYS_PTRACE (Docker's default) may not look, and macOS has no /proc.
+fn works_in(pid: Pid, data: &Path) -> Option<bool> {
     if test_kill_process(pid).is_err() {
         // Gone, or of another user: then it never was ours.
-        return false;
+        return Some(false);
     }
-    if !cfg!(target_os = "linux") {
-        return true;
+    match (fs::metadata(format!("/proc/{pid}/cwd")), fs::metadata(data)) {
+        (Ok(cwd), Ok(data)) => Some((cwd.dev(), cwd.ino()) == (data.dev(), data.ino())),
+        (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        // A zombie has no folder any more.
+        _ => cfg!(target_os = "linux").then_some(false),
     }
-    let process = Path::new("/proc").join(pid.to_string());
-    match (fs::metadata(process.join("cwd")), fs::metadata(data)) {
-        (Ok(cwd), Ok(data)) => (cwd.dev(), cwd.ino()) == (data.dev(), data.ino()),
-        // Root without CAP_SYS_PTRACE (Docker's default) may not look; the name is open to all.
-        (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => {
-            fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim() == "postgres")
-        }
-        _ => false,
-    }
+}
+
+fn is_named_postgres(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).map_or(!cfg!(target_os = "linux"), |name| name.trim() == "postgres")
 }
 
 /// Makes a left-over `postmaster.pid` harmless. Only under the lock, and when nothing is [`Postmaster::running`].
@@ -70,7 +78,7 @@ fn is_postmaster_of(pid: Pid, data: &Path) -> bool {
 /// every restart of a container. The file stays, since it also names the shared memory by which PostgreSQL finds
 /// backends that outlived their postmaster; only the pid is replaced. A file cut short by a full disk says nothing and
 /// goes.
-pub(super) fn clear_stale(data: &Path) -> Result<(), EmbeddedError> {
+pub(super) fn clear_stale(data: &Path, account: &Account) -> Result<(), EmbeddedError> {
     let path = data.join("postmaster.pid");
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -79,12 +87,11 @@ pub(super) fn clear_stale(data: &Path) -> Result<(), EmbeddedError> {
     };
     match (parse(&text), text.split_once('\n')) {
         (Some(postmaster), Some((_, rest))) if test_kill_process(postmaster.pid).is_ok() => {
-            fs::write(&path, format!("{NOBODY}\n{rest}"))
+            write_private(&path, &format!("{NOBODY}\n{rest}"), account)
         }
         (Some(_), _) => Ok(()),
-        (None, _) => fs::remove_file(&path),
+        (None, _) => fs::remove_file(&path).map_err(EmbeddedError::io("clear away the stale", &path)),
     }
-    .map_err(EmbeddedError::io("clear away the stale", &path))
 }
 
 #[cfg(test)]
@@ -109,6 +116,7 @@ mod tests {
 
     #[test]
     fn a_pid_that_was_given_to_another_process_is_no_server_and_is_made_harmless() {
+        let me = Account { uid: 0, gid: 0, switch: false };
         let data = tempfile::tempdir().unwrap();
         let file = data.path().join("postmaster.pid");
         fs::write(&file, READY.replace("5745", &std::process::id().to_string())).unwrap();
@@ -116,10 +124,10 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert_eq!(Postmaster::running(data.path()), None);
         }
-        clear_stale(data.path()).unwrap();
+        clear_stale(data.path(), &me).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), READY.replace("5745", "2147483647"));
         fs::write(&file, "").unwrap();
-        clear_stale(data.path()).unwrap();
+        clear_stale(data.path(), &me).unwrap();
         assert!(!file.exists());
     }
 }
