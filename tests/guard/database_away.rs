@@ -5,9 +5,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::SOON;
+use super::death::kill_both;
 use super::levels::{Level, had};
 use super::support::{Database, Running, Systole, boottime_ms, eventually, throughout};
-use super::trees::{Probe, ends};
+use super::trees::{Mark, Probe, ends, start_tree};
 
 /// F, L and half of K of `Systole::fast`, in milliseconds.
 const FENCE_AFTER: u64 = 1500;
@@ -187,6 +188,38 @@ fn a_frozen_command_that_is_told_to_end_ends_at_once() {
     for (level, _, holder, _) in &mut runs {
         assert_eq!(holder.code(SOON), 137, "{}", holder.errors());
         assert_eq!(ends(&database, level.name()), ["CANCELLED 137"]);
+    }
+}
+
+#[test]
+fn what_is_frozen_can_be_killed_and_swept_as_anything_else() {
+    let (database, server) = Database::on_own_server();
+    let start = |level: Level| {
+        let host = level.host(&database).fast();
+        let (orphan, remains) = (Mark::new(), Mark::new());
+        let first = start_tree(&host, &format!("{}-orphan", level.name()), &orphan);
+        let second = start_tree(&host, &format!("{}-remains", level.name()), &remains);
+        (level, host, (first, orphan), (second, remains))
+    };
+    let mut runs: Vec<_> = had().into_iter().filter(|level| level.freezes()).map(start).collect();
+    let hung = server.hang();
+    for (level, _, (first, orphan), (second, remains)) in &mut runs {
+        first.wait_for_errors("The command is frozen", SOON);
+        first.signal(Signal::KILL);
+        orphan.wait_for_death(Duration::from_secs(1));
+        second.wait_for_errors("The command is frozen", SOON);
+        kill_both(second);
+        if *level == Level::PidNamespace {
+            remains.wait_for_death(Duration::from_secs(1));
+        }
+    }
+    drop(hung);
+    for (level, host, _, (_, remains)) in &runs {
+        let next = host.output(&["run", &format!("{}-orphan", level.name()), "--", "true"]);
+        assert_eq!(next.status.code(), Some(0), "{}", String::from_utf8_lossy(&next.stderr));
+        assert!(remains.living().is_empty(), "{}: not swept", level.name());
+        assert_eq!(ends(&database, &format!("{}-orphan", level.name()))[0], "CRASHED proof 137");
+        assert_eq!(ends(&database, &format!("{}-remains", level.name())), ["CRASHED proof"]);
     }
 }
 

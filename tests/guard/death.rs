@@ -85,7 +85,7 @@ fn a_lost_guard_costs_no_stranger_its_life() {
 }
 
 /// The guard is stopped first, so that it cannot do anything about the death of its supervisor.
-fn kill_both(run: &mut Running) {
+pub(crate) fn kill_both(run: &mut Running) {
     let guard = guard_of(run.pid());
     kill_process(guard, Signal::STOP).expect("the guard lives");
     run.signal(Signal::KILL);

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 
 use super::SOON;
 use super::levels::{Level, at_every_level, had};
-use super::support::process::lives;
+use super::support::process::{guard_of, lives};
 use super::support::{Database, Running, Systole, eventually, throughout};
 use super::trees::{Mark, ends};
 
@@ -22,9 +22,9 @@ fn what_a_command_leaves_behind_ends_with_it() {
             setsid sleep 1000 &
             (setsid sh -c 'trap \"\" HUP TERM; exec <&- >&- 2>&-; while :; do sleep 0.1; done' &)
             exit 0";
-        let ran = host.output(&["run", level.name(), "--", "env", &mark.variable(), "sh", "-c", script]);
+        let mut run = host.start(&["run", level.name(), "--", "env", &mark.variable(), "sh", "-c", script]);
+        assert_eq!(run.code(SOON), 0, "{}", run.errors());
         assert!(mark.living().is_empty(), "the end was recorded while something lived");
-        assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
         assert_eq!(ends(&database, level.name()), ["COMPLETED 0"]);
     });
 }
@@ -115,6 +115,28 @@ fn an_end_that_nobody_waited_to_record_is_filed_by_the_next_systole_of_the_host(
         assert_eq!(other.status.code(), Some(0), "{}", String::from_utf8_lossy(&other.stderr));
         assert_eq!(ends(&database, ending.level.name()), [ending.recorded()]);
         assert_eq!(std::fs::read_dir(ending.host.instances()).expect("a folder").count(), 0, "it was filed");
+    }
+}
+
+#[test]
+fn a_lost_guard_while_the_server_is_down_does_not_hold_its_supervisor_for_ever() {
+    let (database, mut server) = Database::on_own_server();
+    let mut endings = endings(&database);
+    server.crash();
+    for ending in &mut endings {
+        kill_process(guard_of(ending.run.pid()), Signal::KILL).expect("the guard lives");
+        ending.run.wait_for_errors("the guard process is gone", SOON);
+        ending.run.signal(Signal::TERM);
+        eventually("the first signal", SOON, || (!is_pending(&ending.run, Signal::TERM)).then_some(()));
+        throughout("one signal does not end the wait", Duration::from_millis(100), || {
+            lives(ending.run.pid().as_raw_pid())
+        });
+        ending.run.signal(Signal::TERM);
+        assert_eq!(ending.run.code(SOON), 76, "{}", ending.run.errors());
+    }
+    server.start();
+    for ending in &endings {
+        assert_eq!(ends(&database, ending.level.name()), ["RUNNING"], "nobody can say how it ended");
     }
 }
 

@@ -195,11 +195,9 @@ impl Session {
     pub(crate) async fn finish(&self, tenure: Tenure, status: &str, exit_code: Option<i32>) -> String {
         let cause = (status == "CRASHED").then_some("guard_lost");
         let finish = "SELECT systole.finish($1, $2, $3, $4, $5, 7, $6)";
-        let parameters = self
-            .query_one(finish, &[&tenure.instance, &tenure.fence, &status, &exit_code, &cause, &json!({})])
-            .await
-            .unwrap();
-        parameters.get(0)
+        let Tenure { instance, fence, .. } = tenure;
+        let row = self.query_one(finish, &[&instance, &fence, &status, &exit_code, &cause, &json!({})]).await;
+        row.unwrap().get(0)
     }
 
     pub(crate) async fn file(
