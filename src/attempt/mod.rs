@@ -142,7 +142,7 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
     };
     let conclusion = match start(&mut guard, until, order).await {
         Ok(()) => supervision::supervise(&plan, lease, guard, &secured, signals).await,
-        Err(_) => supervision::guard_lost(&plan, lease, guard).await,
+        Err(_) => supervision::guard_lost(&plan, lease, guard, &mut signals).await,
     };
     drop((progress, local_lock_held));
     Ok(Outcome::Concluded(conclusion))

@@ -113,7 +113,7 @@ pub(super) async fn supervise(
         // A guard that has done its work cannot be spoken to either, and one that has echoed while we were stopped is no
         // late one: first everything it has said is heard.
         if done.is_err() && !supervisor.guard.has_spoken() {
-            return guard_lost(plan, lease, supervisor.guard).await;
+            return guard_lost(plan, lease, supervisor.guard, &mut signals).await;
         }
     };
     if supervisor.lost {
@@ -237,7 +237,7 @@ impl Supervisor<'_> {
 }
 
 /// The guard died or hangs: kills guard and tree, and ends the tenure.
-pub(super) async fn guard_lost(plan: &Plan, lease: Lease, mut guard: Guard) -> Conclusion {
+pub(super) async fn guard_lost(plan: &Plan, mut lease: Lease, mut guard: Guard, signals: &mut Signals) -> Conclusion {
     plan.say("the guard process is gone: killing the command");
     while !guard.destroy(plan.timing.kill_grace) {
         plan.say("killed, but some of its processes do not die yet");
@@ -249,9 +249,25 @@ pub(super) async fn guard_lost(plan: &Plan, lease: Lease, mut guard: Guard) -> C
         ..End::of(InstanceStatus::Crashed)
     };
     let why = "its guard process was killed or hung, so the command was killed".to_owned();
-    match lease.finish(end).await {
-        Ok(()) | Err(FinishError::Lost { .. } | FinishError::Stopped) => Conclusion::Lost { why },
-        Err(FinishError::Db(error)) => Conclusion::Lost { why: format!("{why}; recording that failed: {error}") },
+    let finished = tokio::select! {
+        finished = lease.record_end(end) => Some(finished),
+        () = asked_twice(signals) => None,
+    };
+    lease.abandon();
+    match finished {
+        None => Conclusion::Lost { why: format!("{why}; that is not recorded, and found out by its silence") },
+        Some(Ok(()) | Err(FinishError::Lost { .. } | FinishError::Stopped)) => Conclusion::Lost { why },
+        Some(Err(FinishError::Db(error))) => Conclusion::Lost { why: format!("{why}; recording that failed: {error}") },
+    }
+}
+
+/// Resolves at the second signal that asks us to end.
+async fn asked_twice(signals: &mut Signals) {
+    let mut seen = 0;
+    while seen < 2 {
+        if let (SIGHUP | SIGINT | SIGQUIT | SIGTERM, _) = signals.next().await {
+            seen += 1;
+        }
     }
 }
 
@@ -266,25 +282,19 @@ async fn record(
     let mut state = lease.state();
     let instance_id = lease.instance_id();
     let mut told = false;
-    let mut signals_seen = 0;
     let finished = {
-        let finish = lease.record_end(certificate.end.clone());
-        tokio::pin!(finish);
+        let (finish, enough) = (lease.record_end(certificate.end.clone()), asked_twice(&mut signals));
+        tokio::pin!(finish, enough);
         loop {
             tokio::select! {
                 finished = &mut finish => break Some(finished),
+                () = &mut enough => break None,
                 Ok(()) = state.changed(), if !told => {
                     if let Some(trouble) = &state.borrow_and_update().trouble {
                         told = true;
                         plan.say(cannot_be_recorded(&certificate, trouble));
                     }
                 }
-                (signal, _) = signals.next() => if matches!(signal, SIGHUP | SIGINT | SIGQUIT | SIGTERM) {
-                    signals_seen += 1;
-                    if signals_seen == 2 {
-                        break None;
-                    }
-                },
             }
         }
     };

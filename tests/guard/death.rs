@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Signal, kill_process, kill_process_group};
 
 use super::SOON;
 use super::levels::{Level, at_each_of, at_every_level};
@@ -61,6 +61,21 @@ fn a_killed_guard_takes_its_tree_along_and_the_run_is_lost() {
         assert!(run.errors().contains("guard"), "{}", run.errors());
         assert_eq!(ends(&database, level.name()), ["CRASHED guard_lost"]);
         next_attempt_at_once(&host, level.name());
+    });
+}
+
+#[test]
+fn a_killed_process_group_does_not_take_the_guard_along() {
+    let database = Database::new();
+    at_every_level(|level| {
+        let host = level.host(&database);
+        let mark = Mark::new();
+        let mut run = start_tree(&host, level.name(), &mark);
+        kill_process_group(run.pid(), Signal::KILL).expect("the group lives");
+        run.wait(SOON);
+        mark.wait_for_death(AFTERLIFE);
+        next_attempt_at_once(&host, level.name());
+        assert_eq!(ends(&database, level.name()).len(), 2);
     });
 }
 

@@ -106,8 +106,8 @@ fn a_requested_stop_is_a_term_and_then_the_end() {
     at_every_level(|level| {
         let host = level.host(&database).fast();
         let mut run = host.start_run(level.name(), "trap 'echo TERM; exit 0' TERM; while :; do sleep 0.02; done");
-        let stop = host.output(&["stop", level.name(), "--wait"]);
-        assert_eq!(stop.status.code(), Some(0), "{}", String::from_utf8_lossy(&stop.stderr));
+        let mut stop = host.start(&["stop", level.name(), "--wait"]);
+        assert_eq!(stop.code(SOON), 0, "{}", stop.errors());
         assert_eq!(ends(&database, level.name()), ["CANCELLED 0"], "--wait waits for this");
         assert_eq!(run.code(SOON), 0, "{}", run.errors());
         assert_eq!(count(&run, "TERM"), 1);
@@ -125,8 +125,8 @@ fn a_requested_stop_kills_who_ignores_it() {
         let mut run = start_tree(&host, level.name(), &mark);
         let deaf = host.start_run(&format!("{}-deaf", level.name()), DEAF);
         for run_id in [level.name().to_owned(), format!("{}-deaf", level.name())] {
-            let stop = host.output(&["stop", &run_id, "--wait"]);
-            assert_eq!(stop.status.code(), Some(0), "{}", String::from_utf8_lossy(&stop.stderr));
+            let mut stop = host.start(&["stop", &run_id, "--wait"]);
+            assert_eq!(stop.code(SOON), 0, "{}", stop.errors());
         }
         assert!(mark.living().is_empty(), "something lives");
         run.wait(SOON);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::SOON;
 use super::levels::at_every_level;
@@ -82,6 +82,22 @@ fn a_short_stop_of_the_supervisor_costs_nothing() {
     });
 }
 
+/// A stopped process, that goes on with its work if the test fails before anybody has killed it.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn now(pid: Pid) -> Stopped {
+        kill_process(pid, Signal::STOP).expect("it lives");
+        Stopped(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
 #[test]
 fn a_stopped_guard_is_found_out_and_loses_its_tree() {
     let database = Database::new();
@@ -90,7 +106,7 @@ fn a_stopped_guard_is_found_out_and_loses_its_tree() {
         let mark = Mark::new();
         let mut run = start_tree(&host, level.name(), &mark);
         let stopped = boottime_ms();
-        kill_process(guard_of(run.pid()), Signal::STOP).expect("the guard lives");
+        let _guard = Stopped::now(guard_of(run.pid()));
         let dead = mark.wait_for_death(SOON);
         assert!(dead <= stopped + FENCE_AFTER + KILL_GRACE, "dead only {} ms later", dead - stopped);
         assert_eq!(run.code(SOON), 76, "{}", run.errors());

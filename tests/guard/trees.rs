@@ -1,5 +1,6 @@
 //! What is run in these tests: a tree that does all it can to get away, and a probe that tells when it ran.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -52,7 +53,8 @@ impl Drop for Mark {
 const TREE_SIZE_MIN: usize = 6;
 
 /// Starts a run whose command has: a plain child, a child in a session of its own, a daemon (forked twice, without
-/// descriptors), a child that ignores what can be ignored, and one that keeps making daemons.
+/// descriptors), a child that ignores what can be ignored, and one that keeps making daemons. In a process group of its
+/// own, as a shell would start it.
 pub(crate) fn start_tree(host: &Systole, run_id: &str, mark: &Mark) -> Running {
     let script = "
         sleep 1000 &
@@ -62,7 +64,9 @@ pub(crate) fn start_tree(host: &Systole, run_id: &str, mark: &Mark) -> Running {
         sh -c 'while :; do (setsid sleep 0.5 &); sleep 0.02; done' &
         echo ready
         while :; do wait; done";
-    let running = host.start(&["run", run_id, "--", "env", &mark.variable(), "sh", "-c", script]);
+    let mut command = host.command(&["run", run_id, "--", "env", &mark.variable(), "sh", "-c", script]);
+    command.process_group(0);
+    let running = Running::start(command);
     running.wait_for_output("ready");
     eventually("the whole tree", super::SOON, || (mark.living().len() >= TREE_SIZE_MIN).then_some(()));
     running

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
@@ -196,8 +199,7 @@ impl Session {
         let cause = (status == "CRASHED").then_some("guard_lost");
         let finish = "SELECT systole.finish($1, $2, $3, $4, $5, 7, $6)";
         let Tenure { instance, fence, .. } = tenure;
-        let row = self.query_one(finish, &[&instance, &fence, &status, &exit_code, &cause, &json!({})]).await;
-        row.unwrap().get(0)
+        self.ask(finish, &[&instance, &fence, &status, &exit_code, &cause, &json!({})]).await
     }
 
     pub(crate) async fn file(
@@ -209,8 +211,20 @@ impl Session {
     ) -> String {
         let cause = (status == "CRASHED").then_some("proof");
         let file = "SELECT systole.file_certificate($1, $2, $3, $4, $5, $6, 'a test')";
-        let row = self.query_one(file, &[&instance, &secret, &status, &exit_code, &cause, &json!({})]).await;
-        row.unwrap().get(0)
+        self.ask(file, &[&instance, &secret, &status, &exit_code, &cause, &json!({})]).await
+    }
+
+    /// The verdict. Asked again where a lock was in the way for a second, as every client must.
+    async fn ask(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> String {
+        let mut answer = self.query_one(sql, parameters).await;
+        for _ in 0..5 {
+            match &answer {
+                Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
+                _ => break,
+            }
+            answer = self.query_one(sql, parameters).await;
+        }
+        answer.unwrap_or_else(|error| panic!("{sql}: {error:?}")).get(0)
     }
 
     pub(crate) async fn request_stop(&self, run: &str) -> String {
@@ -258,12 +272,14 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     tokio::time::timeout(2 * LIMIT, future).await.unwrap_or_else(|_| panic!("not within {:?}: {what}", 2 * LIMIT))
 }
 
-/// Waits until the backend `waiter` waits for a lock that the backend `holder` holds.
-pub(crate) async fn until_blocked(observer: &Session, waiter: i32, holder: i32) {
-    let seen =
-        "SELECT $2 = ANY (pg_blocking_pids($1)) AND wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1";
+/// Waits until `task`, a call by the backend `waiter`, waits for a lock that the backend `holder` holds.
+///
+/// Or until the call has ended: it waits for a second at most, and a stalled machine may sleep through that.
+pub(crate) async fn until_blocked<T>(observer: &Session, task: &JoinHandle<T>, waiter: i32, holder: i32) {
+    let seen = "SELECT ($2 = ANY (pg_blocking_pids($1)) AND wait_event_type = 'Lock') IS TRUE
+                  FROM pg_stat_activity WHERE pid = $1";
     within("one waits for the other", async {
-        while !observer.query_one(seen, &[&waiter, &holder]).await.unwrap().get::<_, bool>(0) {
+        while !task.is_finished() && !observer.query_one(seen, &[&waiter, &holder]).await.unwrap().get::<_, bool>(0) {
             tokio::time::sleep(Duration::from_millis(1)).await; // between two looks
         }
     })

@@ -52,7 +52,7 @@ async fn a_claim_that_waited_until_its_own_tenure_was_over_is_told_so() {
             let impatient = impatient.clone();
             async move { impatient.claim(&ask).await }
         });
-        until_blocked(&observer, impatient.backend, slow.backend).await;
+        until_blocked(&observer, &again, impatient.backend, slow.backend).await;
         slow.batch_execute("COMMIT").await.unwrap();
         let answer = within("the second answer", again).await.unwrap();
         if answer.reason.as_deref() == Some("locked") {
@@ -62,6 +62,39 @@ async fn a_claim_that_waited_until_its_own_tenure_was_over_is_told_so() {
         return;
     }
     panic!("five times the machine stalled for a second");
+}
+
+/// Else it would be refused in its own favour, and nobody would work on the run until its lease had run out.
+#[tokio::test]
+async fn a_claim_that_was_granted_on_another_connection_while_it_looked_is_mine_and_not_anothers() {
+    let database = database();
+    let (slow, impatient, stop, observer) = (
+        Session::on(&database).await,
+        Session::on(&database).await,
+        Session::on(&database).await,
+        Session::on(&database).await,
+    );
+    // So that this session knows the tables by now, and waits only where it looks at their rows.
+    impatient.claim(&Ask::of("other")).await.granted();
+    let ask = Ask::of("nightly");
+    slow.batch_execute("BEGIN").await.unwrap();
+    let tenure = slow.claim(&ask).await.granted();
+    // Whoever looks at runs from now on waits; whoever looks at instances does not.
+    let stopping = tokio::spawn({
+        let stop = stop.clone();
+        async move { stop.batch_execute("BEGIN; LOCK TABLE systole.runs IN ACCESS EXCLUSIVE MODE").await }
+    });
+    until_blocked(&observer, &stopping, stop.backend, slow.backend).await;
+    let again = tokio::spawn({
+        let impatient = impatient.clone();
+        async move { impatient.claim(&ask).await }
+    });
+    until_blocked(&observer, &again, impatient.backend, stop.backend).await;
+    slow.batch_execute("COMMIT").await.unwrap();
+    within("the lock", stopping).await.unwrap().unwrap();
+    stop.batch_execute("COMMIT").await.unwrap();
+    let answer = within("the second answer", again).await.unwrap();
+    assert_eq!((answer.said().as_str(), answer.fence), ("mine", Some(tenure.fence)));
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ async fn a_holder_that_speaks_up_while_its_lock_is_waited_for_keeps_its_transact
             let taker = taker.clone();
             async move { taker.claim(&Ask::of("nightly")).await }
         });
-        until_blocked(&observer, taker.backend, user.backend).await;
+        until_blocked(&observer, &claim, taker.backend, user.backend).await;
         assert_eq!(holder.beat(&[tenure.instance]).await, ["ok"]);
         let answer = within("the taker's answer", claim).await.unwrap();
         if answer.reason.as_deref() == Some("locked") {

@@ -57,7 +57,7 @@ async fn a_fence_behind_an_uncommitted_takeover_waits_for_its_outcome() {
             let user = user.clone();
             async move { user.fence("nightly", old.fence).await }
         });
-        until_blocked(&observer, user.backend, taker.backend).await;
+        until_blocked(&observer, &fence, user.backend, taker.backend).await;
         taker.batch_execute(outcome).await.unwrap();
         let passed = within("fence's answer", fence).await.unwrap();
         assert_eq!(passed.is_ok(), passes, "{outcome}: {passed:?}");

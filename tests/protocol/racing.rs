@@ -105,7 +105,7 @@ async fn a_takeover_waits_for_an_uncommitted_heartbeat_and_then_finds_the_holder
             let taker = taker.clone();
             async move { taker.claim(&Ask::of("nightly")).await }
         });
-        until_blocked(&observer, taker.backend, holder.backend).await;
+        until_blocked(&observer, &claim, taker.backend, holder.backend).await;
         holder.batch_execute("COMMIT").await.unwrap();
         let answer = within("the taker's answer", claim).await.unwrap();
         let commit_mode = taker.setting("synchronous_commit").await;
