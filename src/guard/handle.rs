@@ -136,13 +136,13 @@ impl Guard {
         matches!(kill_all(&self.strangers), Killed::Emptied) && emptied
     }
 
-    /// Lets go of it: whatever it still guards is killed. Waits a moment for its end, so that it is reaped by us and not
-    /// left to whoever is PID 1.
+    /// Lets go of it: whatever it still guards is killed. Waits a moment for its last word: by
+    /// then no file of its is left that need not be.
     pub(crate) async fn dismiss(mut self) {
         let _ = self.socket.shutdown().await;
         let end = async { while self.hear().await.is_ok() {} };
-        if tokio::time::timeout(DISMISSAL_PATIENCE, end).await.is_ok() {
-            let _ = waitpid(Some(self.pid), WaitOptions::empty());
-        }
+        let _ = tokio::time::timeout(DISMISSAL_PATIENCE, end).await;
+        // What it still has to take down it does by itself.
+        let _ = waitpid(Some(self.pid), WaitOptions::NOHANG);
     }
 }

@@ -268,9 +268,16 @@ impl Guard {
             None => Ok(()),
         };
         self.tell(&FromGuard::Ended(Box::new(certificate)));
+        let kept = written.and_then(|()| self.keep());
+        // Taking a cgroup down takes the kernel some milliseconds, for which nobody has to wait.
+        let _ = self.supervisor.shutdown(std::net::Shutdown::Both);
         self.tree.remove();
+        kept
+    }
+
+    /// Flushes the certificate, or removes it if the database has been told.
+    fn keep(&mut self) -> io::Result<()> {
         let Some((file, path)) = self.file.take() else { return Ok(()) };
-        written?;
         // The database's own disk is as good as ours, and flushing ours delays everybody's next file operation.
         if self.is_recorded_within(RECORDING_PATIENCE) {
             return std::fs::remove_file(path);
