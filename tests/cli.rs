@@ -60,7 +60,10 @@ fn databases_that_cannot_be_used_are_named_with_the_remedy() {
     let run = ["run", "r", "--", "true"];
 
     expect(&with("nonsense").output(&run), 78, &["cannot be read", "postgresql://"]);
-    expect(&with("postgresql://db.example.org/x").output(&run), 78, &["db.example.org", "sslmode=disable"]);
+    let port: String = database.url.rsplit_once("port=").unwrap().1.to_owned();
+    let plain = format!("host=db.example.org hostaddr=127.0.0.1 sslmode=verify-full dbname=x port={port}");
+    expect(&with(&plain).output(&run), 78, &["db.example.org", "does not speak TLS", "sslmode=disable"]);
+    expect(&with("postgresql://localhost/x?sslmod=require").output(&run), 78, &["\"sslmod\"", "sslmode"]);
     expect(&with("postgresql://127.0.0.1:1/x").output(&run), 69, &["127.0.0.1:1", "cannot be reached"]);
     expect(&with(&database.url.replace(&database.name, "nowhere")).output(&run), 78, &["nowhere", "does not exist"]);
     expect(&with(&Database::empty().url).output(&run), 78, &["systole migrate"]);
@@ -68,7 +71,6 @@ fn databases_that_cannot_be_used_are_named_with_the_remedy() {
     assert!(!told(&secret).1.contains("hunter2"));
 
     database.sql("CREATE ROLE locked_out LOGIN PASSWORD 'right'");
-    let port: String = database.url.rsplit_once("port=").unwrap().1.to_owned();
     let wrong = format!("postgresql://locked_out:wrong@127.0.0.1:{port}/{}", database.name);
     expect(&with(&wrong).output(&run), 78, &["password authentication failed", "URL"]);
     let denied = format!("postgresql://locked_out:right@127.0.0.1:{port}/{}", database.name);

@@ -52,7 +52,7 @@ struct Supervisor<'a> {
 /// Supervises a command that has been told to go, until its tree is empty and its end is recorded.
 pub(super) async fn supervise(
     plan: &Plan,
-    lease: Lease,
+    mut lease: Lease,
     guard: Guard,
     secured: &Secured,
     mut signals: Signals,
@@ -117,7 +117,9 @@ pub(super) async fn supervise(
         }
     };
     if supervisor.lost {
-        // The certificate stays for the sweep: it is told to the database, which knows better, and removed.
+        // The database knows better how it ended. But if the run was taken away by force, its successor waits to hear that
+        // it is over. If it does not hear it now: the certificate stays for the sweep, which tells it, and removes it.
+        let _ = tokio::time::timeout(plan.timing.attempt_timeout, lease.record_end(certificate.end)).await;
         lease.abandon();
         supervisor.guard.dismiss().await;
         return Conclusion::Lost {

@@ -4,14 +4,13 @@ use std::time::{Duration, Instant as StdInstant};
 
 use clap::Args;
 use serde::Serialize;
-use tokio_postgres::Client;
 
 use super::context;
 use super::exit::{Failure, code};
 use super::print;
 use super::settings::Settings;
 use crate::config::Config;
-use crate::db::Link;
+use crate::db::{Link, Session};
 use crate::guard::{Guard, Preparation};
 use crate::ids::InstanceId;
 use crate::state_dir::StateDir;
@@ -149,11 +148,11 @@ async fn database(config: &Config) -> Vec<Check> {
     }
 }
 
-async fn server(client: &Client) -> Result<Vec<Check>, tokio_postgres::Error> {
+async fn server(session: &Session) -> Result<Vec<Check>, tokio_postgres::Error> {
     // The first answer warms the connection up; only the second one's round trip bounds the clock's offset well.
-    client.query_typed(SERVER, &[]).await?;
+    session.query(SERVER, &[]).await?;
     let before = chrono::Utc::now();
-    let rows = client.query_typed(SERVER, &[]).await?;
+    let rows = session.query(SERVER, &[]).await?;
     let after = chrono::Utc::now();
     let Some(row) = rows.first() else {
         return Ok(vec![Check::bad("schema", "there is no schema systole", "run systole migrate")]);

@@ -13,6 +13,7 @@ mod run;
 mod settings;
 mod status;
 mod stop;
+mod takeover;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -43,10 +44,12 @@ enum Command {
     Events(events::Arguments),
     /// Ask the executor of a run to stop it
     Stop(stop::Arguments),
+    /// Take a run away from the executor that holds it, by force
+    Takeover(takeover::Arguments),
     /// Tell how far the work is (from inside a run)
     Progress(progress::Arguments),
     /// Create or update the schema in the database
-    Migrate,
+    Migrate(migrate::Arguments),
     /// Examine database, host and configuration, and say what to mend
     Doctor(doctor::Arguments),
     /// Manage the private PostgreSQL of this user on this machine
@@ -85,8 +88,9 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Ps(arguments) => status::ps(&arguments, &settings),
         Command::Events(arguments) => events::execute(&arguments, &settings),
         Command::Stop(arguments) => stop::execute(&arguments, &settings),
+        Command::Takeover(arguments) => takeover::execute(&arguments, &settings),
         Command::Progress(arguments) => progress::execute(&arguments),
-        Command::Migrate => migrate::execute(&settings),
+        Command::Migrate(arguments) => migrate::execute(arguments, &settings),
         Command::Doctor(arguments) => doctor::execute(&arguments, &settings),
         Command::Embedded(arguments) => embedded::execute(&arguments),
         Command::Help { topic } => help(topic.as_deref()),

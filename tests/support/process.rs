@@ -54,7 +54,7 @@ impl Systole {
         let mut command = Command::new(env!("CARGO_BIN_EXE_systole"));
         // The suite must not depend on what its user has configured.
         for (name, _) in std::env::vars() {
-            if name.starts_with("SYSTOLE_") || name == "DATABASE_URL" {
+            if name.starts_with("SYSTOLE_") || name.starts_with("PG") || name == "DATABASE_URL" {
                 command.env_remove(name);
             }
         }
