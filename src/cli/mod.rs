@@ -7,6 +7,7 @@ mod embedded;
 mod events;
 mod exit;
 mod migrate;
+mod paperwork;
 mod print;
 mod progress;
 mod run;
@@ -54,6 +55,10 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Manage the private PostgreSQL of this user on this machine
     Embedded(embedded::Arguments),
+    /// Print the completion script of a shell
+    Completions(paperwork::CompletionsArguments),
+    /// Write the man pages into a folder
+    Man(paperwork::ManArguments),
     /// Explain a command, or the exit codes
     Help {
         /// A command, or exit-codes
@@ -93,6 +98,8 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Migrate(arguments) => migrate::execute(arguments, &settings),
         Command::Doctor(arguments) => doctor::execute(&arguments, &settings),
         Command::Embedded(arguments) => embedded::execute(&arguments),
+        Command::Completions(arguments) => paperwork::completions(&arguments, Arguments::command()),
+        Command::Man(arguments) => paperwork::man(&arguments, Arguments::command()),
         Command::Help { topic } => help(topic.as_deref()),
     }
 }

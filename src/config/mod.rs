@@ -114,6 +114,14 @@ impl Config {
         KEYS.iter().map(shown).collect()
     }
 
+    /// The configuration file, if it gives a value of this kind.
+    pub(crate) fn file_with(&self, kind: impl Fn(&Key, &str) -> bool) -> Option<&Path> {
+        KEYS.iter().find_map(|key| match self.values.get(key.name) {
+            Some((value, Source::File(path))) if kind(key, value) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
     /// Which database, or how to say which.
     pub(crate) fn database(&self) -> Result<Database, ConfigError> {
         let rank = |name: &str| self.values.get(name).map_or(0, |(_, source)| source.rank());

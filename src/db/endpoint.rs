@@ -76,9 +76,10 @@ impl Endpoint {
     pub(super) fn is_local(&self) -> bool {
         match &self.place {
             Place::Unix(_) => true,
-            Place::Tcp { address: Some(address), .. } => address.is_loopback(),
-            Place::Tcp { host, address: None } => {
-                host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            Place::Tcp { host, address } => {
+                let named_so = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|named| named.is_loopback());
+                // Another name for an address of this machine is the name of whoever a tunnel leads to.
+                named_so && address.is_none_or(|address| address.is_loopback())
             }
         }
     }

@@ -241,8 +241,7 @@ async fn pending(session: &mut Session) -> Result<Vec<String>, Problem> {
     } else {
         Vec::new()
     };
-    let missing =
-        ours.get_migrations().iter().filter(|ours| !known.iter().any(|known| *known == ours.version()));
+    let missing = ours.get_migrations().iter().filter(|ours| !known.iter().any(|known| *known == ours.version()));
     Ok(missing.map(|migration| format!("V{}__{}", migration.version(), migration.name())).collect())
 }
 

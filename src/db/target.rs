@@ -129,6 +129,11 @@ impl Target {
         self.direct.as_deref()
     }
 
+    /// Whether there is a way to it that passes no pooler.
+    pub fn has_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
     /// The schema of our tables and functions.
     pub fn schema(&self) -> &Schema {
         &self.schema
@@ -285,9 +290,10 @@ mod tests {
             modes("host=/run/postgresql,::1,10.0.0.1 sslmode=require"),
             [Mode::Disable, Mode::Require, Mode::Require]
         );
-        // A name that leads elsewhere is no loopback, and an address that does is one.
+        // Neither a name that leads elsewhere nor a tunnel's end is this machine.
         assert_eq!(modes("host=localhost hostaddr=10.0.0.1"), [Mode::VerifyFull]);
-        assert_eq!(modes("host=db.example hostaddr=127.0.0.1"), [Mode::Prefer]);
+        assert_eq!(modes("host=db.example hostaddr=127.0.0.1"), [Mode::VerifyFull]);
+        assert_eq!(modes("hostaddr=127.0.0.1"), [Mode::Prefer]);
     }
 
     #[test]

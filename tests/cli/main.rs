@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // it is a test
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod doctor;
+mod paperwork;
 
 use std::process::Output;
 use std::time::Duration;
 
-use support::{Database, Systole, eventually, is_root};
+use support::{Database, Systole, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -185,31 +189,6 @@ fn progress_goes_through_the_supervisor_and_needs_no_database() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "64\n", "{}", told(&output).1);
     assert_eq!(database.value("SELECT phases_executed FROM systole.executor_instances"), "5");
     expect(&host.output(&["progress", "1"]), 64, &["SYSTOLE_SOCKET"]);
-}
-
-#[test]
-fn the_doctor_names_what_is_missing_and_how_to_mend_it() {
-    let database = Database::new();
-    let host = Systole::on(&database);
-    let output = host.output(&["doctor", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let check = |name: &str| report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).cloned();
-    for name in ["timing", "state", "database", "version", "writable", "roles", "rw_since", "clock"] {
-        assert_eq!(check(name).unwrap_or_else(|| panic!("no check {name}"))["ok"], true, "{name}: {report:#}");
-    }
-    // The server of the tests does without fsync, and the doctor must see that.
-    assert_eq!(check("durability").unwrap()["ok"], false);
-    assert_eq!(output.status.code(), Some(1));
-    if is_root() {
-        assert_eq!(check("containment").unwrap()["ok"], true, "{report:#}");
-    }
-
-    database.sql("CREATE ROLE stranger LOGIN PASSWORD 'p'");
-    database.sql(
-        "CREATE OR REPLACE FUNCTION systole.rw_since() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'",
-    );
-    let text = String::from_utf8_lossy(&host.output(&["doctor"]).stdout).into_owned();
-    assert!(text.contains("GRANT pg_read_all_stats"), "{text}");
 }
 
 #[test]
