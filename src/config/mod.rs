@@ -12,6 +12,8 @@ use crate::db::{Schema, holds_password};
 use crate::instance::{Timing, UnsafeTiming};
 use crate::state_dir::StateDir;
 pub(crate) use file::FileError;
+#[cfg(fuzzing)]
+pub use file::fuzz;
 pub(crate) use keys::{KEYS, Key};
 
 /// Where a value came from.

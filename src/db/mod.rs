@@ -17,6 +17,8 @@ mod target;
 mod tls;
 mod version;
 
+#[cfg(fuzzing)]
+pub use conninfo::fuzz;
 pub use conninfo::{InvalidTarget, holds_password};
 pub use error::DbError;
 pub use hints::{Hint, HintKind};

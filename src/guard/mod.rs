@@ -27,6 +27,8 @@ mod wire;
 
 pub(crate) use deadman::{KillReason, Rules};
 pub(crate) use handle::{Guard, GuardError};
+#[cfg(fuzzing)]
+pub use wire::fuzz;
 pub(crate) use wire::{Arming, Audience, FromGuard, Intent, Order, Preparation, ToGuard};
 
 /// The name that guard and init bear in process lists.

@@ -177,6 +177,22 @@ impl Environment<'_> {
     }
 }
 
+/// Read or refused, and no password is ever repeated.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    let pairs = parse::pairs(text).unwrap_or_default();
+    // A service is a file of the machine's, and not a matter of the text.
+    if pairs.iter().any(|(keyword, _)| keyword.starts_with("service")) {
+        return;
+    }
+    if let Err(error) = Conninfo::resolve(text, &Environment { variable: &|_| None }) {
+        // Shorter ones stand in the messages by chance.
+        let secrets = pairs.iter().filter(|(keyword, value)| keyword == "password" && value.len() > 60);
+        let told = error.to_string();
+        secrets.for_each(|(_, secret)| assert!(!told.contains(secret.as_str())));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
