@@ -27,6 +27,9 @@ use crate::outcome::{End, InstanceStatus};
 /// How many operations may wait for the loop.
 const OPERATIONS_WAITING_MAX: usize = 64;
 
+/// How many instances one statement beats for: their rows are locked until it commits, and others want to look.
+const BATCH_MAX: usize = 100;
+
 /// News can wait for this long: what ends sooner has a finish to tell it with.
 const SOON: Duration = Duration::from_millis(100);
 
@@ -206,7 +209,7 @@ impl Heartbeat {
         }
     }
 
-    /// One statement for everything that is due, or soon will be.
+    /// One statement for everything that is due, or soon will be; a few, if that is a great deal.
     async fn beat(&mut self) {
         let now = Instant::now();
         let warm = self.warm_due.is_some_and(|due| due <= now);
@@ -222,20 +225,25 @@ impl Heartbeat {
             .collect();
         pulses.sort_by_key(|pulse| pulse.instance_id);
 
-        let sent = Instant::now();
-        let answer = self.link.call(async |session| store::beat(session, &pulses).await).await;
-        match answer {
-            Ok(beat) => self.acknowledged(sent, beat),
-            Err(error) => {
-                self.witness.failed();
-                let again = Instant::now() + self.backoff.next_delay();
-                self.warm_due = self.warm_due.map(|_| again);
-                for pulse in pulses {
-                    if let Some(held) = self.held.get_mut(&pulse.instance_id) {
-                        held.due = again;
-                        held.state.send_modify(|state| state.trouble = Some(error.clone()));
-                    }
-                }
+        // Without instances there is still the clock to be asked for.
+        let batches = if pulses.is_empty() { vec![&pulses[..]] } else { pulses.chunks(BATCH_MAX).collect() };
+        for batch in batches {
+            let sent = Instant::now();
+            match self.link.call(async |session| store::beat(session, batch).await).await {
+                Ok(beat) => self.acknowledged(sent, beat),
+                Err(error) => self.unacknowledged(batch, &error),
+            }
+        }
+    }
+
+    fn unacknowledged(&mut self, batch: &[Pulse], error: &DbError) {
+        self.witness.failed();
+        let again = Instant::now() + self.backoff.next_delay();
+        self.warm_due = self.warm_due.map(|_| again);
+        for pulse in batch {
+            if let Some(held) = self.held.get_mut(&pulse.instance_id) {
+                held.due = again;
+                held.state.send_modify(|state| state.trouble = Some(error.clone()));
             }
         }
     }
