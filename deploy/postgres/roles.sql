@@ -45,6 +45,5 @@ BEGIN
     ALTER ROLE systole_client SET idle_in_transaction_session_timeout = '5min';
     ALTER ROLE systole_viewer SET statement_timeout = '60s';
     ALTER ROLE systole_viewer SET idle_in_transaction_session_timeout = '60s';
-    ALTER ROLE systole_viewer SET default_transaction_read_only = on;
 END
 $$;

@@ -1,7 +1,8 @@
 //! NOTIFY as a hint that it is time to look: never the truth, never waited for, and never sent by a transition itself.
 //!
 //! A transaction that notifies holds a lock that all others which notify need, until its commit is done; behind
-//! synchronous standbys that can take for ever. So a hint is a transaction of its own that waits for no flush.
+//! synchronous standbys that can take for ever. So a hint is a transaction of its own that waits for no flush, and hardly
+//! for that lock.
 
 use tokio_postgres::Error;
 use tokio_postgres::types::Type;
@@ -33,7 +34,7 @@ impl Hint {
     /// Tells everybody who listens. One that gets lost is made up for by polling.
     pub(crate) async fn send(&self, session: &Session) -> Result<(), Error> {
         const HINT: &str = "-- hints.send
-            SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
+            SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '50ms', true), pg_notify($1, $2)";
         let payload = format!("{} {}", self.kind.word(), self.run_id);
         session.query(HINT, &[(&session.schema().as_str(), Type::TEXT), (&payload, Type::TEXT)]).await?;
         Ok(())

@@ -7,10 +7,10 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Error, Row};
 
-use super::error::DbError;
+use super::error::{DbError, chain};
 use super::hints::Hint;
 use super::schema::Schema;
-use super::target::{MARKER, Target};
+use super::target::{Dialling, MARKER, Target};
 
 /// A connection, with what its server said of itself. Statements say `systole.`, whatever the schema is called.
 #[derive(Debug)]
@@ -93,16 +93,21 @@ impl Session {
     ) -> Result<Session, DbError> {
         let mut marked = !target.options_refused();
         let (client, mut connection) = loop {
-            let (config, tls) = target
-                .dialling(server, attempt_timeout, marked)
-                .map_err(|reason| DbError::Unprepared { target: target.describe(), reason })?;
+            let unprepared = |reason| DbError::Unprepared { target: target.describe(), reason };
+            let Dialling { config, tls, no_password } =
+                target.dialling(server, attempt_timeout, marked).map_err(unprepared)?;
             match config.connect(tls).await {
                 Ok(connected) => break connected,
                 Err(error) if marked && refuses_options(&error) => {
                     marked = false;
                     target.remember_that_options_are_refused();
                 }
-                Err(error) => return Err(DbError::from_driver(target.describe(), &error, true)),
+                Err(error) => {
+                    return Err(match no_password.filter(|_| lacks_password(&error)) {
+                        Some(reason) => unprepared(format!("it asks for a password, and there is none: {reason}")),
+                        None => DbError::from_driver(target.describe(), &error, true),
+                    });
+                }
             }
         };
         let hints = hints.cloned();
@@ -165,9 +170,12 @@ struct Recognised {
     read_only: bool,
 }
 
-/// A LISTEN in a session that a pooler lends out would stay with it, for strangers to hear.
+/// A LISTEN in a session that a pooler lends out would stay with it, for strangers to hear. A standby has none.
 fn listen(schema: &Schema) -> String {
-    format!("DO $$ BEGIN IF current_setting('{MARKER}', true) IS NOT NULL THEN LISTEN \"{schema}\"; END IF; END $$")
+    format!(
+        "DO $$ BEGIN IF current_setting('{MARKER}', true) IS NOT NULL AND NOT pg_is_in_recovery()
+         THEN LISTEN \"{schema}\"; END IF; END $$"
+    )
 }
 
 /// Poolers say so each in its own way; a server of PostgreSQL's never does.
@@ -176,6 +184,11 @@ fn refuses_options(error: &Error) -> bool {
         let message = answer.message();
         message.contains("startup parameter") || message.contains("command-line options")
     })
+}
+
+/// The driver's own words for it; there is no other sign.
+fn lacks_password(error: &Error) -> bool {
+    chain(error).contains("password missing")
 }
 
 /// Of several failures the one that says most: a server that answered and does not serve, before one that is silent.

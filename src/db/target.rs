@@ -39,6 +39,14 @@ pub struct Target {
     memory: Arc<Memory>,
 }
 
+/// How to dial one server.
+pub(super) struct Dialling {
+    pub(super) config: Config,
+    pub(super) tls: MakeRustlsConnect,
+    /// Why there is no password: it matters only if the server asks for one.
+    pub(super) no_password: Option<String>,
+}
+
 /// What all connections to a target have learnt.
 #[derive(Debug, Default)]
 struct Memory {
@@ -62,6 +70,9 @@ impl Target {
         let conninfo = Conninfo::resolve(text, environment)?;
         let tls = Tls::of(&conninfo, environment)?;
         let mut endpoints = endpoints(&conninfo, &tls)?;
+        if endpoints.iter().any(|endpoint| endpoint.mode >= Mode::Require) {
+            tls.check(&conninfo)?;
+        }
         let random = conninfo.read("load_balance_hosts", "disable or random", |text| match text {
             "disable" => Some(false),
             "random" => Some(true),
@@ -200,13 +211,8 @@ impl Target {
         self.memory.options_refused.store(true, Ordering::Relaxed);
     }
 
-    /// What to dial, and with which TLS. Reads passfile and certificates anew.
-    pub(super) fn dialling(
-        &self,
-        server: usize,
-        attempt_timeout: Duration,
-        marked: bool,
-    ) -> Result<(Config, MakeRustlsConnect), String> {
+    /// What to dial. Reads passfile and certificates anew.
+    pub(super) fn dialling(&self, server: usize, attempt_timeout: Duration, marked: bool) -> Result<Dialling, String> {
         let endpoint = &self.endpoints[server];
         let mut config = self.base.clone();
         // Keepalives do not notice a query in flight into a dead link; this does.
@@ -232,12 +238,20 @@ impl Target {
         } else if !self.options.is_empty() {
             config.options(&self.options);
         }
-        if config.get_password().is_none()
-            && let Some(password) = self.password_for(endpoint)?
-        {
-            config.password(password);
+        let mut no_password = None;
+        if config.get_password().is_none() {
+            match self.password_for(endpoint) {
+                Ok(Some(password)) => {
+                    config.password(password);
+                }
+                Ok(None) => {
+                    no_password =
+                        Some("put one into ~/.pgpass (mode 0600), PGPASSWORD or SYSTOLE_DATABASE_URL".to_owned());
+                }
+                Err(reason) => no_password = Some(reason),
+            }
         }
-        Ok((config, MakeRustlsConnect::new(self.tls.config(endpoint.mode)?)))
+        Ok(Dialling { config, tls: MakeRustlsConnect::new(self.tls.config(endpoint.mode)?), no_password })
     }
 
     fn password_for(&self, endpoint: &Endpoint) -> Result<Option<String>, String> {

@@ -50,7 +50,9 @@ pub(super) struct Tls {
     pub(super) mode: Option<Mode>,
     /// A file; `None` is the system's certificates.
     roots: Option<PathBuf>,
+    /// Certificate and key.
     client: Option<(PathBuf, PathBuf)>,
+    client_is_named: bool,
     revoked: Option<PathBuf>,
     versions: Vec<&'static SupportedProtocolVersion>,
     /// TLS from the first byte, without asking in plain text first.
@@ -76,10 +78,11 @@ impl Tls {
             conninfo.text("sslcert").map(PathBuf::from).or_else(|| existing(".postgresql/postgresql.crt"));
         let key =
             conninfo.text("sslkey").map(PathBuf::from).or_else(|| environment.at_home(".postgresql/postgresql.key"));
-        let tls = Tls {
+        Ok(Tls {
             mode,
             roots,
             client: certificate.zip(key),
+            client_is_named: conninfo.text("sslcert").is_some(),
             revoked: conninfo.text("sslcrl").map(PathBuf::from),
             versions: versions(conninfo)?,
             direct: conninfo
@@ -89,15 +92,11 @@ impl Tls {
                     _ => None,
                 })?
                 .unwrap_or(false),
-        };
-        // What is wrong with the files is said now, and not at the first failover.
-        if mode != Some(Mode::Disable) {
-            tls.check(conninfo)?;
-        }
-        Ok(tls)
+        })
     }
 
-    fn check(&self, conninfo: &Conninfo) -> Result<(), InvalidTarget> {
+    /// What is wrong with the files is said now, and not at the first failover.
+    pub(super) fn check(&self, conninfo: &Conninfo) -> Result<(), InvalidTarget> {
         let told = |keyword, path: &Path, result: Result<(), String>| {
             result.map_err(|reason| conninfo.refuse_file(keyword, path, reason))
         };
@@ -127,9 +126,12 @@ impl Tls {
         };
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match &self.client {
-            Some((certificate, key)) if mode != Mode::Disable => builder
-                .with_client_auth_cert(certificates_in(certificate)?, key_in(key)?)
-                .map_err(|error| format!("the client certificate {}: {error}", certificate.display()))?,
+            // Where nothing is demanded, nothing that lies about in a home folder may be in the way.
+            Some((certificate, key)) if mode >= Mode::Require || self.client_is_named && mode == Mode::Prefer => {
+                builder
+                    .with_client_auth_cert(certificates_in(certificate)?, key_in(key)?)
+                    .map_err(|error| format!("the client certificate {}: {error}", certificate.display()))?
+            }
             _ => builder.with_no_client_auth(),
         };
         if self.direct {

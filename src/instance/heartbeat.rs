@@ -294,7 +294,7 @@ impl Heartbeat {
     /// A hint that cannot be sent is not sent again: it is late by then, and polling is the truth.
     async fn tell(&mut self) {
         for hint in std::mem::take(&mut self.untold) {
-            let _ = self.link.call(async |session| hint.send(session).await).await;
+            let _ = self.link.call(async |session| Ok(hint.send(session).await.is_ok())).await;
         }
     }
 

@@ -16,6 +16,7 @@ mod commit_modes;
 mod ending;
 mod evicting;
 mod fencing;
+mod hinting;
 mod migrating;
 mod racing;
 mod sequences;

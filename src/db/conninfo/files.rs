@@ -63,7 +63,7 @@ fn section(text: &str, name: &str) -> Result<Option<Vec<(String, String)>>, Stri
 
 /// The password that a passfile has for this server and user; `None` if it has none, or is not there.
 ///
-/// As libpq does, one that others can read is not used; unlike there, that is an error, and not a warning.
+/// As in libpq, one that others can read is not used: that is the error.
 pub(in crate::db) fn password_of(
     path: &Path,
     host: &str,
