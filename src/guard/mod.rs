@@ -17,6 +17,7 @@
 
 pub(crate) mod certificate;
 pub(crate) mod containment;
+mod cradle;
 mod deadman;
 mod handle;
 mod init;

@@ -14,6 +14,7 @@ use rustix::time::{
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 
 use super::certificate::{Certificate, InstanceFile};
+use super::containment::Killed;
 use super::deadman::{Deadman, Decision, KillReason};
 use super::tree::{Ended, News, Tree};
 use super::wire::{
@@ -252,12 +253,8 @@ impl Guard {
 
     /// Kills until nothing is left, however long that takes: without an empty tree there is no certificate.
     fn empty(&mut self) {
-        loop {
-            let remaining = self.tree.kill(EMPTYING_PATIENCE);
-            if remaining.is_empty() {
-                return;
-            }
-            self.tell(&FromGuard::Remaining { pids: remaining.into_iter().map(Pid::as_raw_pid).collect() });
+        while let Killed::Remaining(pids) = self.tree.kill(EMPTYING_PATIENCE) {
+            self.tell(&FromGuard::Remaining { pids: pids.into_iter().map(Pid::as_raw_pid).collect() });
         }
     }
 

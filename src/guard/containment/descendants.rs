@@ -6,7 +6,9 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, pidfd_open, pidfd_send_signal, wait, waitid, waitpid,
+};
 
 /// How many rounds of looking and signalling before giving up on forks that are always a step ahead.
 const ROUNDS_MAX: usize = 200;
@@ -16,7 +18,7 @@ const ROUNDS_MAX: usize = 200;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Killed {
     Emptied,
-    /// These do not die: stuck in the kernel, or out of our rights.
+    /// These do not die: stuck in the kernel, or out of our rights. Not all of them may be known.
     Remaining(Vec<Pid>),
 }
 
@@ -51,9 +53,9 @@ pub(crate) fn signal_all(root: Pid, signal: Signal) {
 pub(crate) fn kill_all(spared: &[Pid]) -> Killed {
     let root = rustix::process::getpid();
     for round in 0..ROUNDS_MAX {
-        reap(root, spared);
+        reap_all(spared);
         let left = of(root, spared);
-        if left.is_empty() {
+        if left.is_empty() && !(spared.is_empty() && has_children()) {
             return Killed::Emptied;
         }
         // First all are stopped, so that no fork of one slips past the killing of another.
@@ -64,6 +66,18 @@ pub(crate) fn kill_all(spared: &[Pid]) -> Killed {
         std::thread::sleep(Duration::from_millis(if round < 20 { 1 } else { 5 }));
     }
     Killed::Remaining(of(root, spared))
+}
+
+/// Whether this process has a child, alive or to be reaped. The list of them in /proc may miss one while others end; this
+/// does not.
+fn has_children() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
+}
+
+/// Whether this kernel lists the children of a process (CONFIG_PROC_CHILDREN).
+pub(crate) fn can_be_listed() -> bool {
+    fs::exists("/proc/thread-self/children").unwrap_or(false)
 }
 
 /// The children of this process.
@@ -122,9 +136,13 @@ fn parent_of(pid: Pid) -> Option<Pid> {
     Pid::from_raw(stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?)
 }
 
-/// Reaps what has ended, one by one, so that the end of a spared one stays for whoever waits for it.
-fn reap(root: Pid, spared: &[Pid]) {
-    for pid in children_of(root) {
+/// Reaps the children that have ended, one by one, so that the end of a spared one stays for whoever waits for it.
+fn reap_all(spared: &[Pid]) {
+    if spared.is_empty() {
+        while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
+        return;
+    }
+    for pid in children() {
         if !spared.contains(&pid) {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(_) | Err(Errno::CHILD | Errno::INTR) => {}

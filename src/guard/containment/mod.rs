@@ -11,10 +11,13 @@
 pub(super) mod birth;
 mod cgroup;
 mod descendants;
+mod hierarchy;
 pub(super) mod pid_namespace;
+mod shortcoming;
 
 pub(crate) use cgroup::Cgroup;
-pub(super) use descendants::{Killed, children, continue_all, kill_all, signal_all, stop_all};
+pub(super) use descendants::{Killed, can_be_listed, children, continue_all, kill_all, signal_all, stop_all};
+pub(crate) use shortcoming::Shortcoming;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +50,8 @@ pub(crate) struct Secured {
     pub(crate) cgroup: Option<String>,
     /// Whether a frozen tree stays frozen whatever anybody sends it.
     pub(crate) freezer: bool,
-    /// Why no stronger level could be had, for `doctor`.
-    pub(crate) shortcomings: Vec<String>,
+    /// Why nothing stronger could be had, for `doctor`.
+    pub(crate) shortcomings: Vec<Shortcoming>,
 }
 
 impl Secured {
