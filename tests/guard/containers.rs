@@ -1,7 +1,14 @@
 //! What containers take away: capabilities, cgroups, system calls, a proper /proc; and what they ask of a PID 1.
 
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::SOON;
 use super::levels::{Level, can_be_had};
-use super::support::{Cgroup, Database, Systole};
+use super::support::process::{children, guard_of};
+use super::support::{Database, Running, Systole, cgroup, eventually};
+use super::trees::{Mark, ends, start_tree};
 
 /// As PID 1 of a PID namespace with a /proc of its own, behind a script that takes away what it likes.
 const CONTAINER: [&str; 6] = ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "--propagation=private"];
@@ -75,7 +82,7 @@ fn root_without_rights_to_its_cgroup_is_told_so() {
         return;
     }
     let database = Database::new();
-    let host = Systole::on(&database.over_tcp()).within(Cgroup::delegated_service(1)).through(&[
+    let host = Systole::on(&database.over_tcp()).within(cgroup::Cgroup::delegated_service(1)).through(&[
         "setpriv",
         "--bounding-set",
         "-dac_override,-dac_read_search",
@@ -102,5 +109,101 @@ fn where_clone3_is_filtered_init_is_born_the_old_way() {
         let host = container(&database, "").through(launcher).through(&["perl", "-e", filter]);
         let (level, found, freezer) = level_of(&host, &database);
         assert_eq!((&*level, freezer), (wanted, true), "{found}");
+    }
+}
+
+#[test]
+fn without_a_proc_of_its_own_nothing_is_started() {
+    if !can_make_containers() {
+        return;
+    }
+    let database = Database::new();
+    for launcher in
+        [&["unshare", "--pid", "--fork"][..], &["unshare", "--mount", "sh", "-c", "umount -l /proc; exec \"$@\"", "sh"]]
+    {
+        let host = Systole::on(&database).through(launcher);
+        let ran = host.output(&["run", "r", "--", "echo", "never"]);
+        let errors = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert_eq!(ran.status.code(), Some(78), "{errors}");
+        assert!(errors.contains("mount -t proc proc /proc"), "{errors}");
+        assert!(ran.stdout.is_empty(), "it was started");
+        assert_eq!(host.containment()["ok"], false);
+    }
+}
+
+/// A container with a tree in it, and its PID 1 as the host sees it.
+fn start_container(host: &Systole, run_id: &str, mark: &Mark) -> (Running, Pid) {
+    let run = start_tree(host, run_id, mark);
+    let pid_1 = children(run.pid()).first().copied().expect("unshare has one child");
+    (run, pid_1)
+}
+
+#[test]
+fn as_pid_1_it_reaps_what_others_leave_to_it() {
+    if !can_make_containers() {
+        return;
+    }
+    let database = Database::new();
+    let (mark, orphan) = (Mark::new(), Mark::new());
+    let (mut run, pid_1) = start_container(&container(&database, ""), "r", &mark);
+    // As `docker exec` does.
+    let target = pid_1.as_raw_pid().to_string();
+    let script = format!("({} sleep 1000 &)", orphan.variable());
+    let entered = std::process::Command::new("nsenter").args(["-t", &target, "-p", "-m", "sh", "-c", &script]).status();
+    assert!(entered.expect("nsenter(1)").success());
+    let orphan = eventually("a process", SOON, || orphan.living().first().copied().and_then(Pid::from_raw));
+    eventually("an orphan", SOON, || children(pid_1).contains(&orphan).then_some(()));
+    kill_process(orphan, Signal::TERM).expect("it lives");
+    eventually("a reaped orphan", Duration::from_secs(3), || (!children(pid_1).contains(&orphan)).then_some(()));
+    assert!(!mark.living().is_empty(), "{}", run.errors());
+    // Killed from outside, the whole container goes at once, and its cgroup is left to the next systole of the host.
+    kill_process(pid_1, Signal::TERM).expect("it lives");
+    run.wait(SOON);
+}
+
+#[test]
+fn as_pid_1_it_leaves_nothing_behind() {
+    if !can_make_containers() {
+        return;
+    }
+    let database = Database::new();
+    let host = container(&database, "");
+    // A tree that is slow to be taken down.
+    let script =
+        "own=$(awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts | head -1)$(sed -n s/^0:://p /proc/self/cgroup)
+        for n in $(seq 100); do mkdir \"$own/$n\"; done";
+    for attempt in 0..3 {
+        let ran = host.output(&["run", "r", "--", "sh", "-ec", script]);
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let instance =
+            database.value("SELECT instance_id FROM systole.executor_instances ORDER BY attempt DESC LIMIT 1");
+        let left = cgroup::own().expect("a cgroup").join(format!("systole-{instance}"));
+        assert!(!left.exists(), "attempt {attempt} left {}", left.display());
+    }
+    assert_eq!(std::fs::read_dir(host.instances()).expect("a folder").count(), 0);
+}
+
+#[test]
+fn as_pid_1_a_stop_and_a_lost_guard_are_what_they_are_elsewhere() {
+    if !can_make_containers() {
+        return;
+    }
+    let database = Database::new();
+    for (launcher, run_id) in [(&[][..], "namespace"), (&WITHOUT_SYS_ADMIN, "cgroup")] {
+        let host = container(&database, "").through(launcher);
+        let mark = Mark::new();
+        let (mut run, pid_1) = start_container(&host, run_id, &mark);
+        // As `docker stop` does.
+        kill_process(pid_1, Signal::TERM).expect("it lives");
+        run.wait(SOON);
+        assert!(mark.living().is_empty(), "it lives on");
+        assert_eq!(ends(&database, run_id), ["CANCELLED 143"]);
+
+        let mark = Mark::new();
+        let (mut run, pid_1) = start_container(&host, run_id, &mark);
+        kill_process(guard_of(pid_1), Signal::KILL).expect("the guard lives");
+        assert_eq!(run.code(SOON), 76, "{}", run.errors());
+        assert!(mark.living().is_empty(), "it lives on");
+        assert_eq!(ends(&database, run_id)[1], "CRASHED guard_lost");
     }
 }

@@ -75,6 +75,12 @@ fn has_children() -> bool {
     !matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
 }
 
+/// Whether /proc shows the PID namespace that we are in. In another one our numbers are other processes'.
+pub(crate) fn see_our_own() -> bool {
+    let shown = fs::read_link("/proc/self").ok();
+    shown.and_then(|shown| shown.to_str()?.parse().ok()) == Some(rustix::process::getpid().as_raw_pid())
+}
+
 /// Whether this kernel lists the children of a process (CONFIG_PROC_CHILDREN).
 pub(crate) fn can_be_listed() -> bool {
     fs::exists("/proc/thread-self/children").unwrap_or(false)
@@ -137,7 +143,7 @@ fn parent_of(pid: Pid) -> Option<Pid> {
 }
 
 /// Reaps the children that have ended, one by one, so that the end of a spared one stays for whoever waits for it.
-fn reap_all(spared: &[Pid]) {
+pub(crate) fn reap_all(spared: &[Pid]) {
     if spared.is_empty() {
         while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
         return;

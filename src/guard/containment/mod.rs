@@ -16,7 +16,9 @@ pub(super) mod pid_namespace;
 mod shortcoming;
 
 pub(crate) use cgroup::Cgroup;
-pub(super) use descendants::{Killed, can_be_listed, children, continue_all, kill_all, signal_all, stop_all};
+pub(super) use descendants::{
+    Killed, can_be_listed, children, continue_all, kill_all, reap_all, see_our_own, signal_all, stop_all,
+};
 pub(crate) use shortcoming::Shortcoming;
 
 use serde::{Deserialize, Serialize};
