@@ -26,7 +26,7 @@ pub(crate) mod remains;
 mod tree;
 mod wire;
 
-pub(crate) use deadman::{KillReason, Rules};
+pub(crate) use deadman::{Hold, KillReason, Rules};
 pub(crate) use handle::{Guard, GuardError};
 pub(crate) use wire::{Arming, Audience, FromGuard, Intent, Order, Preparation, ToGuard};
 

@@ -147,9 +147,9 @@ impl Guard {
                     return None;
                 }
                 Decision::Freeze => {
-                    self.tree.freeze();
-                    switch.froze(Instant::now());
-                    let _ = send(&self.supervisor, &FromGuard::Frozen);
+                    let hold = self.tree.freeze();
+                    switch.froze(Instant::now(), hold);
+                    let _ = send(&self.supervisor, &FromGuard::Frozen(hold));
                 }
                 // The deadline was ahead just now. If it has passed during the thaw, the next turn freezes again.
                 Decision::Thaw => {

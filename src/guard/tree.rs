@@ -12,8 +12,9 @@ use rustix::process::{
 };
 use serde_json::json;
 
-use super::containment::{Cgroup, Containment, Killed, Secured, continue_all, kill_all, signal_all, stop_all};
+use super::containment::{Cgroup, Containment, Killed, Secured, continue_these, kill_all, signal_all, stop_all};
 use super::cradle::{self, Cradle};
+use super::deadman::Hold;
 use super::wire::{FromInit, Order, ToInit, decode, send};
 
 /// A tree in its containment. Made by the guard, whose children its topmost processes are.
@@ -26,6 +27,8 @@ pub(super) struct Tree {
     unread: Vec<u8>,
     command: Option<OwnedFd>,
     started: bool,
+    /// What a freeze has stopped by signal.
+    stopped: Vec<Pid>,
     /// Signals that came before the command: it gets them with its start.
     early: Vec<(Signal, bool)>,
 }
@@ -60,6 +63,7 @@ impl Tree {
             unread: Vec::new(),
             command: None,
             started: false,
+            stopped: Vec::new(),
             early: Vec::new(),
         })
     }
@@ -163,26 +167,29 @@ impl Tree {
         } else if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.signal_all(signal);
         } else {
-            signal_all(rustix::process::getpid(), signal);
+            signal_all(signal);
         }
     }
 
-    pub(super) fn freeze(&self) {
-        match &self.cgroup {
-            Some(cgroup) if self.secured.freezer => {
-                let _ = cgroup.freeze();
-            }
-            _ => stop_all(rustix::process::getpid()),
-        }
+    /// Lets nothing of it run, and says how well that holds.
+    pub(super) fn freeze(&mut self) -> Hold {
+        let freezer = self.cgroup.as_ref().filter(|_| self.secured.freezer);
+        let Some(Ok(inside)) = freezer.map(|cgroup| cgroup.freeze().and_then(|_| cgroup.pids())) else {
+            self.stopped = stop_all(&[]);
+            return Hold::Grace;
+        };
+        // What has moved itself to another cgroup (a systemd scope, a container without a daemon) is still ours.
+        let escaped = stop_all(&inside);
+        let hold = if escaped.is_empty() { Hold::Freezer } else { Hold::Grace };
+        self.stopped = escaped;
+        hold
     }
 
-    pub(super) fn thaw(&self) {
-        match &self.cgroup {
-            Some(cgroup) if self.secured.freezer => {
-                let _ = cgroup.thaw();
-            }
-            _ => continue_all(rustix::process::getpid()),
+    pub(super) fn thaw(&mut self) {
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.secured.freezer) {
+            let _ = cgroup.thaw();
         }
+        continue_these(&std::mem::take(&mut self.stopped));
     }
 
     /// Kills everything, frozen or not, within `patience`. Empty is proof: the kernel reports the end of a namespace's init

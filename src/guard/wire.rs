@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::{Certificate, Header};
 use super::containment::{Containment, Secured};
-use super::deadman::Rules;
+use super::deadman::{Hold, Rules};
 use crate::elapsed::Instant;
 use crate::ids::InstanceId;
 use crate::outcome::InstanceStatus;
@@ -78,7 +78,7 @@ pub(crate) enum FromGuard {
     Stopped {
         number: i32,
     },
-    Frozen,
+    Frozen(Hold),
     Thawed,
     /// Killed, but these processes do not die: stuck in the kernel, or out of our rights.
     Remaining {

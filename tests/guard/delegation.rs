@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::SOON;
-use super::levels::{Level, USER, USERS, can_be_had};
+use super::levels::{Level, USER, USERS, can_be_had, had};
 use super::support::{Cgroup, Database, Systole, boottime_ms, eventually, throughout};
 use super::trees::{Probe, ends};
 
@@ -114,4 +114,32 @@ fn while_the_server_hangs_a_freezer_holds_against_anybody_and_a_grace_ends_in_ti
     assert_eq!(ends(&database, Level::Delegated.name()), ["RUNNING"]);
     assert_eq!(killed.code(SOON), 76, "{}", killed.errors());
     assert_eq!(ends(&database, Level::Undelegated.name()), ["CRASHED proof 137"]);
+}
+
+/// As `systemd-run --scope` and containers without a daemon do.
+#[test]
+fn what_moves_itself_to_another_cgroup_stops_with_the_tree_and_is_dead_in_time() {
+    let (database, server) = Database::on_own_server();
+    let start = |level: Level| {
+        let host = level.host(&database).fast();
+        let probe = Probe::new(&host, "probe");
+        let scope = Cgroup::service();
+        let script = format!("echo 0 >'{}/cgroup.procs'; exec \"$@\"", scope.path().display());
+        let run = probe.start_behind(&host, level.name(), &["sh", "-ec", &script, "sh"]);
+        (level, probe, run, host, scope)
+    };
+    let mut runs: Vec<_> = had().into_iter().filter(|level| level.freezes()).map(start).collect();
+    let hung = server.hang();
+    let away = boottime_ms();
+    for (level, probe, ..) in &runs {
+        let dead = probe.mark.wait_for_death(SOON);
+        assert!(dead <= away + DEAD_AFTER, "{}: dead only {} ms later", level.name(), dead - away);
+        let ran = probe.last_stamp();
+        assert!(ran <= away + FENCE_AFTER + FREEZE_SLACK, "{}: it ran for {} ms", level.name(), ran - away);
+    }
+    drop(hung);
+    for (level, _, run, ..) in &mut runs {
+        assert_eq!(run.code(SOON), 76, "{}", run.errors());
+        assert_eq!(ends(&database, level.name()), ["CRASHED proof 137"]);
+    }
 }

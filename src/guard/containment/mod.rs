@@ -17,7 +17,7 @@ mod shortcoming;
 
 pub(crate) use cgroup::Cgroup;
 pub(super) use descendants::{
-    Killed, can_be_listed, children, continue_all, kill_all, reap_all, see_our_own, signal_all, stop_all,
+    Killed, can_be_listed, children, continue_these, kill_all, reap_all, see_our_own, signal_all, stop_all,
 };
 pub(crate) use shortcoming::Shortcoming;
 
