@@ -13,9 +13,13 @@ use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+pub(super) use super::process::main as serve;
+
 use super::PROCESS_NAME;
 use super::containment::{Cgroup, Killed, Secured, children, kill_all, reap_all, see_our_own};
-use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, is_whole, send, send_descriptor};
+use super::descriptor::send_descriptor;
+use super::error::GuardError;
+use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, is_whole, send};
 
 /// An idle guard takes down its empty containment in a few milliseconds.
 const DISMISSAL_PATIENCE: Duration = Duration::from_millis(500);
@@ -35,20 +39,6 @@ pub(crate) struct Guard {
     strangers: Vec<Pid>,
     /// Ends with the guard.
     reaping: tokio::task::JoinHandle<()>,
-}
-
-/// Why there is no guard, or no longer one.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum GuardError {
-    /// It could not be started, or spoken to.
-    #[error("the guard process cannot be started: {0}")]
-    Start(io::Error),
-    /// Not even the weakest containment could be had.
-    #[error("the command cannot be contained here: {0}")]
-    Unready(String),
-    /// It ended although nobody asked it to: killed, or out of memory.
-    #[error("the guard process is gone")]
-    Gone,
 }
 
 impl Guard {

@@ -16,10 +16,9 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SI
 use super::certificate::{Certificate, InstanceFile};
 use super::containment::Killed;
 use super::deadman::{Deadman, Decision, KillReason};
+use super::descriptor::receive_descriptor;
 use super::tree::{Ended, News, Tree};
-use super::wire::{
-    Arming, Audience, FromGuard, Intent, Preparation, ToGuard, decode, receive, receive_descriptor, send,
-};
+use super::wire::{Arming, Audience, FromGuard, Intent, Preparation, ToGuard, decode, receive, send};
 use crate::elapsed::Instant;
 use crate::outcome::{Cause, End, InstanceStatus};
 

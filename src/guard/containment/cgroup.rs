@@ -23,6 +23,9 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
 /// Every cgroup of ours is named so; no other is ever touched, whatever a state file says.
 const PREFIX: &str = "systole-";
 
+/// How long the sweep waits for a killed tree: a claim is waiting behind it.
+const EMPTYING_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A directory of the cgroup v2 hierarchy.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
@@ -176,6 +179,16 @@ impl Cgroup {
     fn write(&self, name: &str, value: &str) -> io::Result<()> {
         self.open_file(name, OFlags::WRONLY)?.write_all(value.as_bytes())
     }
+}
+
+/// Kills and removes what is left at this location; true if there was something, and it is provably empty now.
+pub(crate) fn sweep_cgroup(location: &str) -> bool {
+    let Ok(Some(cgroup)) = Cgroup::open(location) else { return false };
+    let emptied = cgroup.kill().is_ok() && cgroup.wait_empty(EMPTYING_PATIENCE).unwrap_or(false);
+    if emptied {
+        let _ = cgroup.remove();
+    }
+    emptied
 }
 
 fn collect_pids(directory: BorrowedFd<'_>, pids: &mut Vec<Pid>) -> io::Result<()> {
