@@ -17,8 +17,8 @@ pub(crate) struct Rules {
     pub(crate) stopped_max: Duration,
 }
 
-/// How well a frozen tree is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How well a frozen tree is held, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Hold {
     /// All of it by the freezer of its cgroup, whatever anybody sends it.
     Freezer,
@@ -76,8 +76,12 @@ impl Deadman {
         self.last_tick = self.last_tick.max(at.min(now));
     }
 
-    pub(crate) fn froze(&mut self, now: Instant, hold: Hold) {
-        self.frozen.get_or_insert((now, hold));
+    /// Also said again while frozen: a hold gets no better by that, only worse. True if it is news.
+    pub(crate) fn froze(&mut self, now: Instant, hold: Hold) -> bool {
+        let before = self.frozen;
+        let (since, held) = before.unwrap_or((now, hold));
+        self.frozen = Some((since, held.max(hold)));
+        self.frozen != before
     }
 
     pub(crate) fn thawed(&mut self) {
@@ -137,7 +141,7 @@ mod tests {
         switch.renewed(at(15_000));
         assert_eq!(switch.decide(at(14_999)), Decision::Wait(at(15_000)));
         assert_eq!(switch.decide(at(15_000)), Decision::Freeze);
-        switch.froze(at(15_000), hold);
+        assert!(switch.froze(at(15_000), hold));
         switch
     }
 
@@ -177,6 +181,17 @@ mod tests {
     }
 
     #[test]
+    fn what_escapes_from_a_freezer_has_the_time_of_one_without() {
+        let mut switch = frozen_at_deadline(Hold::Freezer);
+        switch.ticked(at(20_000), at(20_000));
+        assert!(!switch.froze(at(20_000), Hold::Freezer));
+        assert!(switch.froze(at(20_000), Hold::Grace));
+        assert!(!switch.froze(at(20_000), Hold::Freezer), "a hold that was lost is not won back");
+        switch.ticked(at(23_500), at(23_500));
+        assert_eq!(switch.decide(at(23_500)), Decision::Kill(KillReason::DatabaseAway));
+    }
+
+    #[test]
     fn a_renewal_that_came_too_late_thaws_nothing() {
         let mut switch = frozen_at_deadline(Hold::Freezer);
         switch.renewed(at(15_900));
@@ -209,7 +224,7 @@ mod tests {
                     _ => now += value / 20,
                 }
                 match switch.decide(at(now)) {
-                    Decision::Freeze => switch.froze(at(now), hold),
+                    Decision::Freeze => prop_assert!(switch.froze(at(now), hold)),
                     Decision::Thaw => switch.thawed(),
                     Decision::Kill(_) => { prop_assert!(now >= newest); break; }
                     Decision::Wait(next) => prop_assert!(next > at(now)),

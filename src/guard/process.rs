@@ -98,6 +98,7 @@ impl Guard {
                     News::Ended(ended) => return self.ended(ended),
                 }
             }
+            let mut ticked = false;
             for message in self.heard()? {
                 match message {
                     Some(ToGuard::Arm(arming)) => self.arm(*arming)?,
@@ -112,6 +113,7 @@ impl Guard {
                         if let Some(switch) = &mut self.switch {
                             switch.ticked(at, Instant::now());
                         }
+                        ticked = true;
                     }
                     // If its deadline has passed meanwhile, init is frozen, and hears it when it is thawed.
                     Some(ToGuard::Go(order)) => {
@@ -133,6 +135,9 @@ impl Guard {
                     None => return self.supervisor_gone(),
                 }
             }
+            if ticked {
+                self.look_after_the_frozen();
+            }
         }
     }
 
@@ -147,7 +152,7 @@ impl Guard {
                 }
                 Decision::Freeze => {
                     let hold = self.tree.freeze();
-                    switch.froze(Instant::now(), hold);
+                    let _ = switch.froze(Instant::now(), hold);
                     let _ = send(&self.supervisor, &FromGuard::Frozen(hold));
                 }
                 // The deadline was ahead just now. If it has passed during the thaw, the next turn freezes again.
@@ -158,6 +163,15 @@ impl Guard {
                 }
                 Decision::Kill(reason) => return Some(reason),
             }
+        }
+    }
+
+    /// Somebody may have moved or woken a part of a frozen tree: then it is stopped again.
+    fn look_after_the_frozen(&mut self) {
+        let Some(switch) = self.switch.as_mut().filter(|switch| switch.is_frozen()) else { return };
+        let hold = self.tree.stop_the_escaped();
+        if switch.froze(Instant::now(), hold) {
+            let _ = send(&self.supervisor, &FromGuard::Frozen(hold));
         }
     }
 

@@ -1,5 +1,6 @@
 //! The command and all it starts, whatever contains it: started, signalled, frozen, killed, and seen to be empty.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -28,7 +29,7 @@ pub(super) struct Tree {
     command: Option<OwnedFd>,
     started: bool,
     /// What a freeze has stopped by signal.
-    stopped: Vec<Pid>,
+    stopped: HashSet<Pid>,
     /// Signals that came before the command: it gets them with its start.
     early: Vec<(Signal, bool)>,
 }
@@ -63,7 +64,7 @@ impl Tree {
             unread: Vec::new(),
             command: None,
             started: false,
-            stopped: Vec::new(),
+            stopped: HashSet::new(),
             early: Vec::new(),
         })
     }
@@ -173,23 +174,35 @@ impl Tree {
 
     /// Lets nothing of it run, and says how well that holds.
     pub(super) fn freeze(&mut self) -> Hold {
-        let freezer = self.cgroup.as_ref().filter(|_| self.secured.freezer);
-        let Some(Ok(inside)) = freezer.map(|cgroup| cgroup.freeze().and_then(|_| cgroup.pids())) else {
-            self.stopped = stop_all(&[]);
-            return Hold::Grace;
-        };
-        // What has moved itself to another cgroup (a systemd scope, a container without a daemon) is still ours.
-        let escaped = stop_all(&inside);
-        let hold = if escaped.is_empty() { Hold::Freezer } else { Hold::Grace };
-        self.stopped = escaped;
+        let frozen = self.freezer().is_some_and(|cgroup| cgroup.freeze().is_ok());
+        if frozen { self.stop_the_escaped() } else { self.stop_but(&[]) }
+    }
+
+    /// Stops what is outside of a frozen cgroup: what has moved itself to another one (a systemd scope, a container without a
+    /// daemon) is still ours. Waits for nobody.
+    pub(super) fn stop_the_escaped(&mut self) -> Hold {
+        match self.freezer().map(Cgroup::pids) {
+            Some(Ok(inside)) => self.stop_but(&inside),
+            _ => self.stop_but(&[]),
+        }
+    }
+
+    fn stop_but(&mut self, frozen: &[Pid]) -> Hold {
+        let stopped = stop_all(frozen);
+        let hold = if stopped.is_empty() && self.secured.freezer { Hold::Freezer } else { Hold::Grace };
+        self.stopped.extend(stopped);
         hold
     }
 
+    fn freezer(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref().filter(|_| self.secured.freezer)
+    }
+
     pub(super) fn thaw(&mut self) {
-        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.secured.freezer) {
+        if let Some(cgroup) = self.freezer() {
             let _ = cgroup.thaw();
         }
-        continue_these(&std::mem::take(&mut self.stopped));
+        continue_these(std::mem::take(&mut self.stopped));
     }
 
     /// Kills everything, frozen or not, within `patience`. Empty is proof: the kernel reports the end of a namespace's init

@@ -143,3 +143,35 @@ fn what_moves_itself_to_another_cgroup_stops_with_the_tree_and_is_dead_in_time()
         assert_eq!(ends(&database, level.name()), ["CRASHED proof 137"]);
     }
 }
+
+/// As systemd does for a process that has asked for a scope just before.
+#[test]
+fn what_is_moved_out_of_a_frozen_cgroup_is_stopped_again_and_dead_in_time() {
+    let (database, server) = Database::on_own_server();
+    let start = |level: Level| {
+        let host = level.host(&database).fast();
+        let probe = Probe::new(&host, "probe");
+        let run = probe.start(&host, level.name());
+        (level, probe, run, host, Cgroup::service())
+    };
+    let mut runs: Vec<_> = had().into_iter().filter(|level| level.freezes()).map(start).collect();
+    let hung = server.hang();
+    let away = boottime_ms();
+    for (level, probe, run, _, scope) in &runs {
+        run.wait_for_errors("The command is frozen", SOON);
+        let moved = boottime_ms();
+        for pid in probe.mark.living() {
+            std::fs::write(scope.path().join("cgroup.procs"), pid.to_string()).expect("we are root");
+        }
+        let dead = probe.mark.wait_for_death(SOON);
+        assert!(dead <= away + DEAD_AFTER, "{}: dead only {} ms later", level.name(), dead - away);
+        // A tick is a sixth of K.
+        let ran = probe.last_stamp();
+        assert!(ran <= moved + 1000 / 6 + FREEZE_SLACK, "{}: it ran for {} ms", level.name(), ran - moved);
+    }
+    drop(hung);
+    for (level, _, run, ..) in &mut runs {
+        assert_eq!(run.code(SOON), 76, "{}", run.errors());
+        assert_eq!(ends(&database, level.name()), ["CRASHED proof 137"]);
+    }
+}

@@ -40,8 +40,8 @@ pub(crate) fn stop_all(spared: &[Pid]) -> Vec<Pid> {
 }
 
 /// Lets those go on that were stopped and still are descendants.
-pub(crate) fn continue_these(stopped: &[Pid]) {
-    stopped.iter().for_each(|pid| send(*pid, Signal::CONT));
+pub(crate) fn continue_these(stopped: impl IntoIterator<Item = Pid>) {
+    stopped.into_iter().for_each(|pid| send(pid, Signal::CONT));
 }
 
 /// Sends a signal to every descendant of this process.
