@@ -208,6 +208,7 @@ fn the_doctor_names_what_is_missing_and_how_to_mend_it() {
     );
     let text = String::from_utf8_lossy(&host.output(&["doctor"]).stdout).into_owned();
     assert!(text.contains("GRANT pg_read_all_stats"), "{text}");
+    assert!(text.contains("not covered: "), "{text}");
 }
 
 #[test]
