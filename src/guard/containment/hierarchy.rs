@@ -107,7 +107,7 @@ impl Mount {
     /// a cgroup namespace our path is from the top of it all.
     fn path_of(&self, cgroup: &str) -> Option<PathBuf> {
         let inside = Path::new(cgroup).strip_prefix(&self.root).ok()?;
-        Some(self.point.join(inside))
+        Some(self.point.components().chain(inside.components()).collect())
     }
 }
 
@@ -149,6 +149,7 @@ mod tests {
     fn a_mount_that_does_not_show_our_cgroup_is_not_searched_for_it() {
         let mount = |root: &str| Mount { root: root.into(), point: "/cg".into() };
         assert_eq!(mount("/").path_of("/a/b"), Some("/cg/a/b".into()));
+        assert_eq!(mount("/").path_of("/").unwrap().display().to_string(), "/cg");
         assert_eq!(mount("/docker/abc").path_of("/docker/abc/x"), Some("/cg/x".into()));
         for other in ["/docker/ab", "/docker/abcd", "/../..", "/docker/abc/x/y"] {
             assert_eq!(mount(other).path_of("/docker/abc/x"), None, "{other}");
