@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
-
-use super::eventually;
+use std::time::{Duration, Instant};
 
 /// What systemd hands over of a cgroup that it delegates, besides the folder.
 const DELEGATED: [&str; 3] = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"];
@@ -84,10 +82,14 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         // Before Linux 5.14 there is none; nothing is left in it unless a test has failed.
         let _ = std::fs::write(self.top.join("cgroup.kill"), "1");
-        if !std::thread::panicking() {
-            eventually("an empty cgroup", Duration::from_secs(5), || remove(&self.top).ok());
-        } else {
-            let _ = remove(&self.top);
+        let started = Instant::now();
+        while remove(&self.top).is_err() {
+            let patient = started.elapsed() < Duration::from_secs(5);
+            assert!(patient || std::thread::panicking(), "{} does not get empty", self.top.display());
+            if !patient {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5)); // between two looks at a condition
         }
     }
 }

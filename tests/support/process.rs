@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -137,20 +138,24 @@ impl Systole {
     }
 }
 
+/// How long what was printed may stay in a pipe on a busy machine.
+const READING_PATIENCE: Duration = Duration::from_millis(500);
+
 /// A started program. Killed with its guard's help when dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
     output: Arc<Mutex<String>>,
     errors: Arc<Mutex<String>>,
+    reading: [JoinHandle<()>; 2],
 }
 
 impl Running {
     pub fn start(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("systole starts");
-        let output = collect(child.stdout.take().expect("piped"));
-        let errors = collect(child.stderr.take().expect("piped"));
-        Running { child, output, errors }
+        let (output, reading_output) = collect(child.stdout.take().expect("piped"));
+        let (errors, reading_errors) = collect(child.stderr.take().expect("piped"));
+        Running { child, output, errors, reading: [reading_output, reading_errors] }
     }
 
     pub fn pid(&self) -> Pid {
@@ -189,9 +194,15 @@ impl Running {
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let errors = self.errors.clone();
         let child = &mut self.child;
-        eventually(&format!("its end; errors: {}", errors.lock().expect("no panic")), limit, || {
+        let status = eventually(&format!("its end; errors: {}", errors.lock().expect("no panic")), limit, || {
             child.try_wait().expect("it is ours")
-        })
+        });
+        // Its last words may still lie in the pipes, which somebody else may hold open.
+        let ended = Instant::now();
+        while self.reading.iter().any(|reading| !reading.is_finished()) && ended.elapsed() < READING_PATIENCE {
+            std::thread::sleep(Duration::from_millis(1)); // between two looks at a condition
+        }
+        status
     }
 
     /// The exit code, within `limit`; 128 + n for signal n.
@@ -227,16 +238,16 @@ impl Drop for Piped {
     }
 }
 
-fn collect(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+fn collect(mut from: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
     let text = Arc::new(Mutex::new(String::new()));
     let into = text.clone();
-    std::thread::spawn(move || {
+    let reading = std::thread::spawn(move || {
         let mut chunk = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut chunk) {
             into.lock().expect("no panic").push_str(&String::from_utf8_lossy(&chunk[..read]));
         }
     });
-    text
+    (text, reading)
 }
 
 /// Whether a process of this number lives, and is no zombie.
