@@ -105,6 +105,17 @@ impl fmt::Display for Fence {
     }
 }
 
+/// A run id is what the database's CHECK allows, and a refusal cannot steer a terminal.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    match text.parse::<RunId>() {
+        Ok(id) => {
+            assert!(id.as_str() == text && text.len() <= RUN_ID_LENGTH_MAX && !text.contains(['/', '\'', '"', ' ']))
+        }
+        Err(error) => assert!(!error.to_string().contains(char::is_control)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

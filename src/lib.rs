@@ -29,3 +29,12 @@ mod supervise;
 
 pub use ids::{Fence, InstanceId, RunId};
 pub use instance::{Coordinator, Lease};
+
+/// What `fuzz/` tries. Only there in a build for fuzzing.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::config::fuzz as configuration;
+    pub use crate::db::fuzz as connection_string;
+    pub use crate::guard::fuzz as guard_pipe;
+    pub use crate::ids::fuzz as run_id;
+}

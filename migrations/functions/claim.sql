@@ -7,7 +7,8 @@
 --
 -- Verdicts: ok (granted) · mine (granted to this very instance before: ask again after an ambiguous answer) ·
 -- held (reason fresh, or locked: somebody's transaction holds a row of ours) · dead (silent, but this taker may not
--- conclude it yet: the reasons of staleness(), or locked) · not_runnable (reason completed, with p_once; or ended: this
+-- conclude it yet: the reasons of staleness(), or locked; or revoked: the run was taken away from it by force, and it
+-- may still be at work) · not_runnable (reason completed, with p_once; or ended: this
 -- very instance has been and gone).
 CREATE OR REPLACE FUNCTION claim(
     p_run_id text, p_instance_id uuid, p_executor_id text, p_host text, p_pid integer,
@@ -54,10 +55,15 @@ BEGIN
         verdict := 'not_runnable'; reason := 'completed';
         RETURN;
     END IF;
+    IF v_holder.instance_id IS NULL THEN
+        SELECT * INTO v_holder FROM executor_instances i
+         WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt AND i.bars_successor;
+    END IF;
     IF v_holder.instance_id IS NOT NULL THEN
         -- A heartbeat from the future would keep its run for as long as the clock was ahead. It starts to age now.
         IF v_holder.last_heartbeat > at + interval '1 second' THEN
-            PERFORM FROM executor_instances i WHERE i.instance_id = v_holder.instance_id AND i.status = 'RUNNING'
+            PERFORM FROM executor_instances i
+              WHERE i.instance_id = v_holder.instance_id AND (i.status = 'RUNNING' OR i.bars_successor)
                 FOR NO KEY UPDATE SKIP LOCKED;
             IF FOUND THEN
                 UPDATE executor_instances i SET last_heartbeat = clock_timestamp()
@@ -66,6 +72,9 @@ BEGIN
         END IF;
         reason := staleness(v_holder, at, p_trusted_since, p_expected_now, p_tolerance_ms);
         IF reason <> '' THEN
+            IF v_holder.bars_successor AND reason = 'fresh' THEN
+                reason := 'revoked';
+            END IF;
             verdict := CASE reason WHEN 'fresh' THEN 'held' ELSE 'dead' END;
             holder := holder(v_holder, at);
             PERFORM commit_carelessly();
@@ -86,6 +95,10 @@ BEGIN
         SELECT * INTO STRICT v_run FROM runs r WHERE r.run_id = p_run_id FOR NO KEY UPDATE;
         SELECT * INTO v_holder FROM executor_instances i WHERE i.run_id = p_run_id AND i.status = 'RUNNING'
             FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            SELECT * INTO v_holder FROM executor_instances i
+             WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt AND i.bars_successor FOR NO KEY UPDATE;
+        END IF;
     EXCEPTION WHEN lock_not_available THEN
         at := clock_timestamp();
         PERFORM commit_carelessly();
@@ -125,12 +138,19 @@ BEGIN
     END IF;
     IF v_holder.instance_id IS NOT NULL THEN
         reason := staleness(v_holder, at, p_trusted_since, p_expected_now, p_tolerance_ms);
+        IF v_holder.bars_successor AND reason = 'fresh' THEN
+            reason := 'revoked';
+        END IF;
         IF reason <> '' THEN
             verdict := CASE reason WHEN 'fresh' THEN 'held' ELSE 'dead' END;
             holder := holder(v_holder, at);
             PERFORM commit_carelessly();
             RETURN;
         END IF;
+    END IF;
+    IF v_holder.bars_successor THEN
+        UPDATE executor_instances i SET bars_successor = false WHERE i.instance_id = v_holder.instance_id;
+    ELSIF v_holder.instance_id IS NOT NULL THEN
         PERFORM end_instance(v_holder.instance_id, 'CRASHED', NULL, 'stale', 0, jsonb_build_object(
             'taken_over_by', p_executor_id,
             'last_heartbeat', v_holder.last_heartbeat,

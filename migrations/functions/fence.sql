@@ -5,8 +5,9 @@
 -- A holder that freezes right here is ended by the idle-in-transaction timeout set below (never longer than the
 -- session's own), or by the taker (evict_blockers).
 CREATE OR REPLACE FUNCTION fence_marker(p_run_id text) RETURNS bigint
-LANGUAGE sql IMMUTABLE SET search_path FROM CURRENT AS $$
-    SELECT ('x' || left(md5('systole fence ' || p_run_id), 16))::bit(64)::bigint
+LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    -- Another schema of this database may have a run of this name.
+    SELECT ('x' || left(md5(format('systole fence %s %s', current_schema(), p_run_id)), 16))::bit(64)::bigint
 $$;
 
 CREATE OR REPLACE FUNCTION fence(p_run_id text, p_fence bigint) RETURNS void

@@ -19,6 +19,8 @@ BEGIN
     ELSIF (v_instance.death_secret_hash = sha256(p_secret)) IS NOT TRUE THEN  -- nor where there is no secret at all
         verdict := 'forged';
     ELSIF v_instance.status <> 'RUNNING' THEN
+        -- Taken away by force: this is the proof that it is over.
+        UPDATE executor_instances SET bars_successor = false WHERE instance_id = p_instance_id AND bars_successor;
         verdict := 'already';
     ELSE
         PERFORM commit_durably();

@@ -24,6 +24,8 @@ BEGIN
           IS NOT DISTINCT FROM (p_status, p_exit_code, p_cause) THEN
         verdict := 'ok';
     ELSE
+        -- Taken away by force: this is its holder's word that it is over.
+        UPDATE executor_instances SET bars_successor = false WHERE instance_id = p_instance_id AND bars_successor;
         verdict := 'lost';
     END IF;
 END

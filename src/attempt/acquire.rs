@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
 
 use super::{Patience, Plan};
 use crate::backoff::Backoff;
-use crate::db::{DbError, Hello};
+use crate::db::{DbError, Hello, Hint, HintKind};
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::{certificate, remains};
 use crate::ids::InstanceId;
@@ -77,6 +77,7 @@ pub(super) async fn acquire(
     let mut confirming: Option<Instant> = None;
     let mut announced = None;
     let mut deaths = DeathWatch::new(plan);
+    let mut news = coordinator.news();
     if waiting {
         // By the time the holder looks silent, our own heartbeats have long vouched for the clock.
         coordinator.keep_warm().await;
@@ -144,6 +145,7 @@ pub(super) async fn acquire(
         tokio::select! {
             () = tokio::time::sleep(jitter) => {}
             () = deaths.next() => {}
+            () = hear_of_its_end(&mut news, plan) => {}
             signal = ending_signal(signals) => return Ok(Err(Refusal::Interrupted { signal })),
         }
     }
@@ -155,6 +157,7 @@ async fn file_deaths(coordinator: &Coordinator, plan: &Plan, fleet_id: Uuid) -> 
     let deaths = remains::sweep(&plan.state.instances(), fleet_id).unwrap_or_default();
     for death in deaths {
         let filing = CertificateFiling {
+            run_id: death.header.run_id.clone(),
             instance_id: death.header.instance_id,
             secret: death.header.secret.clone(),
             end: death.end.clone(),
@@ -201,6 +204,19 @@ impl DeathWatch {
     }
 }
 
+/// Resolves when somebody says that the run's holder has ended.
+async fn hear_of_its_end(news: &mut broadcast::Receiver<Hint>, plan: &Plan) {
+    loop {
+        match news.recv().await {
+            Ok(hint) if hint.kind == HintKind::Ended && hint.run_id == plan.run_id => return,
+            Ok(_) => {}
+            // It may have been among what we were too slow to hear.
+            Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
 async fn ending_signal(signals: &mut Signals) -> i32 {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
     loop {
@@ -229,6 +245,7 @@ fn waiting_line(plan: &Plan, holder: &Holder) -> String {
 
 fn confirming_line(plan: &Plan, holder: &Holder, reason: &str) -> String {
     let why = match reason {
+        "revoked" => "it was taken away from it by force, but its command may still be at work",
         "taker_cold" => "this process has not watched the clock for long enough yet",
         "server_started" => "PostgreSQL has accepted writes only for a short while",
         "clock_step" => "the database's clock has jumped",
@@ -237,10 +254,11 @@ fn confirming_line(plan: &Plan, holder: &Holder, reason: &str) -> String {
         other => other,
     };
     format!(
-        "executor {} of run \"{}\" is stale: last heartbeat {:.0} s ago (stale after {:.0} s). Not taking over yet: {why}. \
+        "executor {} of run \"{}\" {}: last heartbeat {:.0} s ago (stale after {:.0} s). Not taking over yet: {why}. \
          Confirming for up to {:.0} s (--trust-db-clock skips this)",
         holder.executor_id,
         plan.run_id,
+        if reason == "revoked" { "may be alive" } else { "is stale" },
         holder.heartbeat_age_seconds,
         holder.stale_after_seconds,
         holder.stale_after_seconds,
@@ -255,6 +273,9 @@ fn takeover_line(plan: &Plan, claim: &Claim, predecessor: &Holder) -> String {
             "executor {who} of run \"{run}\" is stale: last heartbeat {:.0} s ago (stale after {:.0} s). Taking over as attempt {attempt}.",
             predecessor.heartbeat_age_seconds, predecessor.stale_after_seconds
         ),
+        Some(Cause::Forced) => {
+            format!("run \"{run}\" was taken away from executor {who}. Taking over as attempt {attempt}.")
+        }
         _ => format!(
             "executor {who} of run \"{run}\" died, and its processes with it. Taking over as attempt {attempt}."
         ),

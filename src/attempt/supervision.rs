@@ -49,7 +49,7 @@ struct Supervisor<'a> {
 }
 
 /// Supervises a command that has been told to go, until its tree is empty and its end is recorded.
-pub(super) async fn supervise(plan: &Plan, lease: Lease, guard: Guard, mut signals: Signals) -> Conclusion {
+pub(super) async fn supervise(plan: &Plan, mut lease: Lease, guard: Guard, mut signals: Signals) -> Conclusion {
     // What the command reads and writes is its own: a pipe must not be held open by us.
     let _ = let_go_of_stdio();
     let mut supervisor = Supervisor {
@@ -110,7 +110,9 @@ pub(super) async fn supervise(plan: &Plan, lease: Lease, guard: Guard, mut signa
         }
     };
     if supervisor.lost {
-        // The certificate stays for the sweep: it is told to the database, which knows better, and removed.
+        // The database knows better how it ended. But if the run was taken away by force, its successor waits to hear that
+        // it is over. If it does not hear it now: the certificate stays for the sweep, which tells it, and removes it.
+        let _ = tokio::time::timeout(plan.timing.attempt_timeout, lease.record_end(certificate.end)).await;
         lease.abandon();
         supervisor.guard.dismiss().await;
         return Conclusion::Lost {

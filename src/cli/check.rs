@@ -56,7 +56,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
-        let found = link.call(async |client| store::find(client, &run_id).await).await?;
+        let found = link.call(async |session| store::find(session, &run_id).await).await?;
         let (status, holder) = found.map_or((None, None), |run| (Some(run.status), run.holder));
         let answer = decide(run_id, arguments.intent, status.as_deref(), holder);
         let code = match answer.decision {

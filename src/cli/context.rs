@@ -2,30 +2,42 @@
 
 use std::future::Future;
 
+use tokio::sync::mpsc;
+
 use super::exit::{Failure, code};
 use super::settings::Settings;
 use crate::config::{Config, Database};
-use crate::db::{Link, Target, embedded, migrate};
+use crate::db::{DbError, Hint, Link, MigrateOptions, Target, embedded, migrate};
 
 /// Reads the configuration from all its sources.
 pub(super) fn config(settings: &Settings) -> Result<Config, Failure> {
     Ok(Config::read(&settings.given(), settings.config.as_deref())?)
 }
 
-/// The database that is configured. The embedded one is started, and migrated, if it is not.
+/// The database that is configured, as it is. The embedded one is started, if it is not.
+pub(super) fn named_target(config: &Config) -> Result<Target, Failure> {
+    let target = match config.database()? {
+        Database::Url { url, direct: None } => url.parse()?,
+        Database::Url { url, direct: Some(direct) } => url.parse::<Target>()?.with_direct(direct.parse()?),
+        Database::Embedded => embedded::Cluster::of_this_user()?.ensure_running()?.url().parse()?,
+    };
+    Ok(target.in_schema(config.schema()?))
+}
+
+/// The database that is configured, to be worked with. The embedded one is migrated, if it is not. What is unsafe about
+/// the way to it is said aloud.
 pub(super) async fn target(config: &Config) -> Result<Target, Failure> {
-    match config.database()? {
-        Database::Url(url) => Ok(url.parse()?),
-        Database::Embedded => {
-            let cluster = embedded::Cluster::of_this_user()?;
-            let target: Target = cluster.ensure_running()?.url().parse()?;
-            let mut link = Link::new(target.clone(), config.timing()?.attempt_timeout);
-            if let Err(crate::db::DbError::NotMigrated { .. }) = link.hello().await {
-                migrate(&target).await?;
-            }
-            Ok(target)
+    let target = named_target(config)?;
+    if config.database()? == Database::Embedded {
+        let mut link = Link::new(target.clone(), config.timing()?.attempt_timeout);
+        if let Err(DbError::NotMigrated { .. }) = link.hello().await {
+            migrate(&target, &MigrateOptions::default()).await?;
         }
     }
+    for warning in target.warnings() {
+        eprintln!("systole: {warning}");
+    }
+    Ok(target)
 }
 
 /// Connects to the configured database; at most one try.
@@ -33,6 +45,13 @@ pub(super) async fn link(config: &Config) -> Result<Link, Failure> {
     let mut link = Link::new(target(config).await?, config.timing()?.attempt_timeout);
     link.hello().await?;
     Ok(link)
+}
+
+/// The same, hearing hints.
+pub(super) async fn listening_link(config: &Config) -> Result<(Link, mpsc::Receiver<Hint>), Failure> {
+    let (mut link, hints) = Link::listening(target(config).await?, config.timing()?.attempt_timeout);
+    link.hello().await?;
+    Ok((link, hints))
 }
 
 /// Runs a command on a runtime of one thread.

@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use clap::Args;
+use tokio::sync::mpsc;
 
 use super::context;
 use super::exit::{Failure, code};
 use super::print;
 use super::settings::Settings;
 use crate::backoff::Backoff;
+use crate::db::Hint;
 use crate::ids::RunId;
 use crate::run::store;
 
-/// Between two looks while following.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two looks while following, if no hint comes before.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -32,11 +34,11 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     let run_id: RunId = arguments.run_id.parse()?;
     let config = context::config(settings)?;
     context::block_on(async {
-        let mut link = context::link(&config).await?;
+        let (mut link, mut hints) = context::listening_link(&config).await?;
         let mut last = 0;
         let mut backoff = Backoff::new(FOLLOW_INTERVAL, Duration::from_secs(5));
         loop {
-            let events = match link.call(async |client| store::events(client, &run_id, last).await).await {
+            let events = match link.call(async |session| store::events(session, &run_id, last).await).await {
                 Ok(events) => events,
                 Err(error) if arguments.follow && error.is_transient() => {
                     tokio::time::sleep(backoff.next_delay()).await;
@@ -66,9 +68,17 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
                 }
                 return Ok(code::OK);
             }
-            tokio::time::sleep(FOLLOW_INTERVAL).await;
+            tokio::select! {
+                () = tokio::time::sleep(FOLLOW_INTERVAL) => {}
+                () = hear_of(&run_id, &mut hints) => {}
+            }
         }
     })
+}
+
+/// Resolves when something has happened to the run.
+async fn hear_of(run_id: &RunId, hints: &mut mpsc::Receiver<Hint>) {
+    while hints.recv().await.is_some_and(|hint| hint.run_id != *run_id) {}
 }
 
 fn line(event: &store::Event) -> String {

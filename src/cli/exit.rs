@@ -68,7 +68,12 @@ impl From<DbError> for Failure {
             | DbError::Timeout { .. }
             | DbError::Unavailable { .. }
             | DbError::ReadOnly { .. } => code::UNREACHABLE,
-            DbError::Refused { .. } | DbError::NotMigrated { .. } | DbError::Denied { .. } => code::CONFIG,
+            DbError::Refused { .. }
+            | DbError::Untrusted { .. }
+            | DbError::Unprepared { .. }
+            | DbError::TooOld { .. }
+            | DbError::NotMigrated { .. }
+            | DbError::Denied { .. } => code::CONFIG,
             DbError::Statement { .. } => code::BUG,
         };
         // A value that the server refuses is the user's, not a bug of ours.

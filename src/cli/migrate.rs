@@ -1,28 +1,51 @@
-//! `systole migrate`: create or update the schema.
+//! `systole migrate`: create or update the schema, and the roles.
+
+use clap::Args;
 
 use super::context;
 use super::exit::{Failure, code};
 use super::print;
 use super::settings::Settings;
-use crate::config::Database;
-use crate::db::{embedded, migrate};
+use crate::db::{MigrateOptions, migrate};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Also create the roles (owner, worker, client, viewer), and give each its rights; needs a superuser
+    #[arg(long)]
+    roles: bool,
+    /// From now on, only this version of systole and newer ones may take up work
+    #[arg(long, value_name = "VERSION")]
+    oldest_allowed: Option<String>,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
 
 /// Migrates the configured database, and says what was done.
-pub(super) fn execute(settings: &Settings) -> Result<u8, Failure> {
+pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, Failure> {
     let config = context::config(settings)?;
+    let options =
+        MigrateOptions { roles: arguments.roles, oldest_allowed: arguments.oldest_allowed, dry_run: arguments.dry_run };
     context::block_on(async {
-        let target = match config.database()? {
-            Database::Url(url) => url.parse()?,
-            Database::Embedded => embedded::Cluster::of_this_user()?.ensure_running()?.url().parse()?,
-        };
-        let done = migrate(&target).await?;
+        let done = migrate(&context::named_target(&config)?, &options).await?;
+        let would = |done: &'static str, would: &'static str| if options.dry_run { would } else { done };
+        for role in &done.roles_created {
+            print::text(&format!("{} role {role}", would("created", "would create")));
+        }
         for name in &done.applied {
-            print::text(&format!("applied {name}"));
+            print::text(&format!("{} {name}", would("applied", "would apply")));
         }
         if done.functions_installed {
-            print::text("installed the functions");
-        } else if done.applied.is_empty() {
+            print::text(would("installed the functions", "would install the functions"));
+        }
+        if let (Some(version), false) = (&options.oldest_allowed, options.dry_run) {
+            print::text(&format!("systole {version} is the oldest that may take up work from now on"));
+        }
+        if done.applied.is_empty() && !done.functions_installed && done.roles_created.is_empty() {
             print::text("nothing to do: the schema is up to date");
+        }
+        for warning in &done.warnings {
+            eprintln!("systole: {warning}");
         }
         Ok(code::OK)
     })

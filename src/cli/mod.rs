@@ -7,12 +7,14 @@ mod embedded;
 mod events;
 mod exit;
 mod migrate;
+mod paperwork;
 mod print;
 mod progress;
 mod run;
 mod settings;
 mod status;
 mod stop;
+mod takeover;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -43,14 +45,20 @@ enum Command {
     Events(events::Arguments),
     /// Ask the executor of a run to stop it
     Stop(stop::Arguments),
+    /// Take a run away from the executor that holds it, by force
+    Takeover(takeover::Arguments),
     /// Tell how far the work is (from inside a run)
     Progress(progress::Arguments),
     /// Create or update the schema in the database
-    Migrate,
+    Migrate(migrate::Arguments),
     /// Examine database, host and configuration, and say what to mend
     Doctor(doctor::Arguments),
     /// Manage the private PostgreSQL of this user on this machine
     Embedded(embedded::Arguments),
+    /// Print the completion script of a shell
+    Completions(paperwork::CompletionsArguments),
+    /// Write the man pages into a folder
+    Man(paperwork::ManArguments),
     /// Explain a command, or the exit codes
     Help {
         /// A command, or exit-codes
@@ -85,10 +93,13 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Ps(arguments) => status::ps(&arguments, &settings),
         Command::Events(arguments) => events::execute(&arguments, &settings),
         Command::Stop(arguments) => stop::execute(&arguments, &settings),
+        Command::Takeover(arguments) => takeover::execute(&arguments, &settings),
         Command::Progress(arguments) => progress::execute(&arguments),
-        Command::Migrate => migrate::execute(&settings),
+        Command::Migrate(arguments) => migrate::execute(arguments, &settings),
         Command::Doctor(arguments) => doctor::execute(&arguments, &settings),
         Command::Embedded(arguments) => embedded::execute(&arguments),
+        Command::Completions(arguments) => paperwork::completions(&arguments, Arguments::command()),
+        Command::Man(arguments) => paperwork::man(&arguments, Arguments::command()),
         Command::Help { topic } => help(topic.as_deref()),
     }
 }

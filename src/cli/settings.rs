@@ -12,6 +12,12 @@ pub(super) struct Settings {
     /// PostgreSQL connection string [env: SYSTOLE_DATABASE_URL, DATABASE_URL]
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
+    /// The same database without a pooler in between, for LISTEN and migrations [env: SYSTOLE_DIRECT_URL]
+    #[arg(long, global = true, value_name = "URL", hide_short_help = true)]
+    direct_url: Option<String>,
+    /// The schema of systole's tables, where it is not systole
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    schema: Option<String>,
     /// Use a private PostgreSQL of this user on this machine, started on demand
     #[arg(long, global = true)]
     embedded: bool,
@@ -52,6 +58,8 @@ impl Settings {
     pub(super) fn given(&self) -> BTreeMap<&'static str, String> {
         [
             ("database_url", &self.database_url),
+            ("direct_url", &self.direct_url),
+            ("schema", &self.schema),
             ("embedded", &self.embedded.then(|| "true".to_owned())),
             ("state_dir", &self.state_dir),
             ("containment", &self.containment),

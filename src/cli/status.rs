@@ -36,7 +36,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         let mut link = context::link(&config).await?;
         match run_id {
             None => {
-                let runs = link.call(async |client| store::list(client, RUNS_SHOWN_MAX).await).await?;
+                let runs = link.call(async |session| store::list(session, RUNS_SHOWN_MAX).await).await?;
                 if arguments.json {
                     print::json(&runs);
                 } else {
@@ -44,7 +44,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
                 }
             }
             Some(run_id) => {
-                let run = link.call(async |client| store::status(client, &run_id).await).await?;
+                let run = link.call(async |session| store::status(session, &run_id).await).await?;
                 let run = run.ok_or_else(|| Failure::new(code::USAGE, format!("no run \"{run_id}\" is known here")))?;
                 if arguments.json {
                     print::json(&run);

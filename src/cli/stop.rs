@@ -29,7 +29,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     context::block_on(async {
         let mut link = context::link(&config).await?;
         let requested_by = Identity::of_this_process().executor_id;
-        let verdict = link.call(async |client| store::request_stop(client, &run_id, &requested_by).await).await?;
+        let verdict = link.call(async |session| store::request_stop(session, &run_id, &requested_by).await).await?;
         let StopVerdict::Asked(holder) = verdict else {
             return Err(Failure::new(
                 code::USAGE,
@@ -44,7 +44,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             return Ok(code::OK);
         }
         loop {
-            let run = link.call(async |client| store::find(client, &run_id).await).await?;
+            let run = link.call(async |session| store::find(session, &run_id).await).await?;
             let held = run.and_then(|run| run.holder);
             if held.is_none_or(|now| now.holder.instance_id != holder.instance_id) {
                 print::text("it has ended");

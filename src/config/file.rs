@@ -65,6 +65,14 @@ fn parse(path: &Path, text: &str) -> Result<Values, FileError> {
         .collect()
 }
 
+/// Values, or a refusal.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    if let Ok(values) = parse(Path::new("systole.toml"), text) {
+        assert!(values.keys().all(|key| KEYS.iter().any(|known| known.name == key)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,8 @@ const fn key(
 
 pub(crate) const KEYS: &[Key] = &[
     Key { is_secret: true, ..key("database_url", "database-url", &["SYSTOLE_DATABASE_URL", "DATABASE_URL"], None) },
+    Key { is_secret: true, ..key("direct_url", "direct-url", &["SYSTOLE_DIRECT_URL"], None) },
+    key("schema", "schema", &["SYSTOLE_SCHEMA"], Some("systole")),
     key("embedded", "embedded", &["SYSTOLE_EMBEDDED"], None),
     key("state_dir", "state-dir", &["SYSTOLE_STATE_DIR"], None),
     key("containment", "containment", &["SYSTOLE_CONTAINMENT"], Some("auto")),

@@ -8,9 +8,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::db::{Schema, holds_password};
 use crate::instance::{Timing, UnsafeTiming};
 use crate::state_dir::StateDir;
 pub(crate) use file::FileError;
+#[cfg(fuzzing)]
+pub use file::fuzz;
 pub(crate) use keys::{KEYS, Key};
 
 /// Where a value came from.
@@ -43,6 +46,11 @@ pub(crate) enum ConfigError {
     #[error(transparent)]
     Timing(#[from] UnsafeTiming),
     #[error(
+        "--{flag} holds a password, and everybody on this machine can read it there (ps). Leave it out, and put it into \
+         ~/.pgpass, or give the whole URL as SYSTOLE_{} or in systole.toml", .flag.replace('-', "_").to_uppercase()
+    )]
+    SecretInArgument { flag: &'static str },
+    #[error(
         "no database is configured. Use your own with --database-url URL or SYSTOLE_DATABASE_URL, \
          or a private PostgreSQL on this machine with --embedded"
     )]
@@ -58,7 +66,11 @@ pub(crate) struct Config {
 /// Which database to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Database {
-    Url(String),
+    Url {
+        url: String,
+        /// A way to it that passes no pooler.
+        direct: Option<String>,
+    },
     Embedded,
 }
 
@@ -104,16 +116,45 @@ impl Config {
         KEYS.iter().map(shown).collect()
     }
 
+    /// The configuration file, if it gives a value of this kind.
+    pub(crate) fn file_with(&self, kind: impl Fn(&Key, &str) -> bool) -> Option<&Path> {
+        KEYS.iter().find_map(|key| match self.values.get(key.name) {
+            Some((value, Source::File(path))) if kind(key, value) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
     /// Which database, or how to say which.
     pub(crate) fn database(&self) -> Result<Database, ConfigError> {
         let rank = |name: &str| self.values.get(name).map_or(0, |(_, source)| source.rank());
         let embedded = self.truth("embedded")?;
         // The nearer source wins; on a par, a database that was named is never replaced by a private one.
         match self.text("database_url") {
-            Some(url) if !embedded || rank("database_url") >= rank("embedded") => Ok(Database::Url(url.to_owned())),
+            Some(url) if !embedded || rank("database_url") >= rank("embedded") => {
+                for key in ["database_url", "direct_url"] {
+                    self.refuse_secret_in_argument(key)?;
+                }
+                Ok(Database::Url { url: url.to_owned(), direct: self.text("direct_url").map(str::to_owned) })
+            }
             _ if embedded => Ok(Database::Embedded),
             _ => Err(ConfigError::NoDatabase),
         }
+    }
+
+    /// Everybody on this machine can read the arguments of everybody's commands.
+    fn refuse_secret_in_argument(&self, key: &'static str) -> Result<(), ConfigError> {
+        match self.values.get(key) {
+            Some((url, Source::Flag(flag))) if holds_password(url) => Err(ConfigError::SecretInArgument { flag }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The schema of our tables.
+    pub(crate) fn schema(&self) -> Result<Schema, ConfigError> {
+        let text = self.text("schema").expect("it has a default");
+        text.parse().map_err(|_| {
+            self.refuse("schema", "1 to 48 lower-case letters, digits and _, beginning with no digit and not with pg_")
+        })
     }
 
     /// The intervals, checked against each other.
@@ -226,10 +267,11 @@ mod tests {
             collect(&[("embedded", "true")], &[("DATABASE_URL", "x")], &[]).database().unwrap(),
             Database::Embedded
         );
-        let both = collect(&[("embedded", "true"), ("database_url", "x")], &[], &[]);
-        assert_eq!(both.database().unwrap(), Database::Url("x".to_owned()));
+        let both = collect(&[("embedded", "true"), ("database_url", "x=y")], &[], &[]);
+        let url = |url: &str| Database::Url { url: url.to_owned(), direct: None };
+        assert_eq!(both.database().unwrap(), url("x=y"));
         let nearer = collect(&[], &[("SYSTOLE_DATABASE_URL", "a"), ("DATABASE_URL", "b")], &[]);
-        assert_eq!(nearer.database().unwrap(), Database::Url("a".to_owned()));
+        assert_eq!(nearer.database().unwrap(), url("a"));
     }
 
     #[test]
@@ -239,6 +281,16 @@ mod tests {
             error,
             "fence_after from SYSTOLE_FENCE_AFTER is \"fifteen\", but should be a duration such as 500ms, 30s or 5m"
         );
+    }
+
+    #[test]
+    fn a_password_may_come_by_any_way_but_the_command_line() {
+        let url = "postgresql://me:hunter2@localhost/x";
+        let error = collect(&[("database_url", url)], &[], &[]).database().unwrap_err().to_string();
+        assert!(error.contains("SYSTOLE_DATABASE_URL") && !error.contains("hunter2"), "{error}");
+        assert!(collect(&[], &[("SYSTOLE_DATABASE_URL", url)], &[]).database().is_ok());
+        assert!(collect(&[], &[], &[("database_url", url)]).database().is_ok());
+        assert!(collect(&[("database_url", "host=x"), ("direct_url", url)], &[], &[]).database().is_err());
     }
 
     #[test]

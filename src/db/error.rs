@@ -48,6 +48,34 @@ pub enum DbError {
         /// The server's words.
         message: String,
     },
+    /// The server, or the way to it, is not what it should be: nothing was sent to it. Only a person can mend it.
+    #[error("PostgreSQL {target} is not trusted: {reason}")]
+    Untrusted {
+        /// Which database, without secrets.
+        target: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A file that is needed to connect (passfile, certificate, key) cannot be used. Only a person can mend it.
+    #[error("PostgreSQL {target} cannot be connected to: {reason}")]
+    Unprepared {
+        /// Which database, without secrets.
+        target: String,
+        /// Which file, and what is wrong with it.
+        reason: String,
+    },
+    /// This binary is older than what the fleet still allows. Only an upgrade mends it.
+    #[error(
+        "systole {ours} is too old for PostgreSQL {target}, where {oldest} is the oldest allowed: upgrade it on this host"
+    )]
+    TooOld {
+        /// Which database, without secrets.
+        target: String,
+        /// The oldest version that may take up work.
+        oldest: String,
+        /// This one.
+        ours: String,
+    },
     /// Our tables or functions are not there, or are older than this binary. Only `systole migrate` mends it.
     #[error(
         "PostgreSQL {target} has no systole schema for this version ({message}). Create or update it with: systole migrate"
@@ -97,6 +125,9 @@ impl DbError {
             // A failover or a repaired setting mends these two under a running child.
             | DbError::ReadOnly { .. } => true,
             DbError::Refused { .. }
+            | DbError::Untrusted { .. }
+            | DbError::Unprepared { .. }
+            | DbError::TooOld { .. }
             | DbError::NotMigrated { .. }
             | DbError::Denied { .. }
             | DbError::Statement { .. } => false,
@@ -107,6 +138,9 @@ impl DbError {
     pub(crate) fn from_driver(target: String, error: &tokio_postgres::Error, dialling: bool) -> DbError {
         let Some(answer) = error.as_db_error() else {
             let reason = chain(error);
+            if let Some(reason) = distrust(error, &reason) {
+                return DbError::Untrusted { target, reason };
+            }
             return if dialling { DbError::Unreachable { target, reason } } else { DbError::Broken { target, reason } };
         };
         let message = match answer.detail() {
@@ -125,6 +159,61 @@ impl DbError {
             other => DbError::Statement { target, code: other.to_owned(), message },
         }
     }
+}
+
+/// What is wrong with the other side, and what to do, if it is its certificate or the lack of one.
+fn distrust(error: &tokio_postgres::Error, words: &str) -> Option<String> {
+    if words.contains("server does not support TLS") {
+        return Some(
+            "it does not speak TLS. Turn on ssl there, or write sslmode=disable if the network itself is trusted"
+                .to_owned(),
+        );
+    }
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // An io::Error shows what it wraps, and not as its source.
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref()).or_else(|| cause.downcast_ref()) {
+            return Some(distrust_in(tls));
+        }
+        source = cause.source();
+    }
+    None
+}
+
+fn distrust_in(error: &rustls::Error) -> String {
+    use rustls::{AlertDescription, CertificateError as Wrong, Error as Tls};
+    let (what, remedy) = match error {
+        Tls::InvalidCertificate(wrong) => match wrong {
+            Wrong::Expired | Wrong::ExpiredContext { .. } => {
+                ("its certificate has expired", "renew it there, or set the clock here, if that is what is wrong")
+            }
+            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
+                ("its certificate is not valid yet", "set the clock here, if that is what is wrong")
+            }
+            Wrong::UnknownIssuer => (
+                "its certificate is signed by nobody we know",
+                "name its CA's certificate with sslrootcert=FILE, also if it is signed by itself",
+            ),
+            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => (
+                "its certificate is for another name",
+                "connect by a name in its subjectAltName, or give that as host and the address as hostaddr",
+            ),
+            Wrong::Revoked => ("its certificate was revoked", "look at who is answering there"),
+            _ => ("its certificate cannot be verified", "look at it with: openssl s_client -starttls postgres"),
+        },
+        Tls::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired
+            | AlertDescription::DecryptError
+            | AlertDescription::AccessDenied,
+        ) => ("it does not accept our client certificate", "name one it accepts with sslcert=FILE and sslkey=FILE"),
+        _ => ("TLS with it failed", "look at its log"),
+    };
+    format!("{what} ({error}): {remedy}")
 }
 
 /// An error with all its causes: `tokio_postgres::Error` alone prints only "db error".

@@ -1,15 +1,21 @@
-//! One connection with a deadline: dialled when needed, thrown away at the first doubt.
+//! A connection with a deadline: dialled when needed, thrown away at the first doubt.
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_postgres::Client;
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::error::DbError;
+use super::hints::Hint;
 use super::migrate::FUNCTIONS_VERSION;
+use super::session::Session;
 use super::target::Target;
+use super::version::Version;
+use crate::backoff::Backoff;
+
+/// How many hints may wait to be heard. More are worth no more.
+const HINTS_WAITING_MAX: usize = 64;
 
 /// A connection that is made anew after every failure. All calls on it are bounded by `attempt_timeout`, dialling
 /// included. One call at a time.
@@ -17,7 +23,10 @@ use super::target::Target;
 pub struct Link {
     target: Target,
     attempt_timeout: Duration,
-    session: Option<Session>,
+    session: Option<(Session, Hello)>,
+    hints: Option<mpsc::Sender<Hint>>,
+    /// Listens beside a pooled connection.
+    listener: Option<Listener>,
 }
 
 /// What the database said of itself when the connection was made.
@@ -25,26 +34,21 @@ pub struct Link {
 pub(crate) struct Hello {
     /// Names the database in certificates of death.
     pub(crate) fleet_id: Uuid,
-}
-
-#[derive(Debug)]
-struct Session {
-    client: Client,
-    driver: JoinHandle<()>,
-    hello: Hello,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Whatever was in flight is abandoned with its socket; the server notices by client_connection_check_interval.
-        self.driver.abort();
-    }
+    /// The oldest version of systole that may still take up work.
+    oldest_allowed: Version,
 }
 
 impl Link {
     /// A link that will dial `target` at its first call. Must be used within a tokio runtime.
     pub fn new(target: Target, attempt_timeout: Duration) -> Link {
-        Link { target, attempt_timeout, session: None }
+        Link { target, attempt_timeout, session: None, hints: None, listener: None }
+    }
+
+    /// One that also hears hints while it is connected: by itself, or where it leads through a pooler by a connection
+    /// beside it to the direct target, if there is one.
+    pub fn listening(target: Target, attempt_timeout: Duration) -> (Link, mpsc::Receiver<Hint>) {
+        let (sender, hints) = mpsc::channel(HINTS_WAITING_MAX);
+        (Link { hints: Some(sender), ..Link::new(target, attempt_timeout) }, hints)
     }
 
     /// The database it leads to.
@@ -52,11 +56,32 @@ impl Link {
         &self.target
     }
 
-    /// Makes sure of a connection, and returns what the database said of itself.
+    /// Makes sure of a connection, and returns what the database said of itself. Whoever is about to take up work asks
+    /// this first: a version that is too old for this database hears of it here.
+    ///
+    /// Each server of the target has `attempt_timeout`.
     pub(crate) async fn hello(&mut self) -> Result<Hello, DbError> {
+        let mut outcome = self.bounded_dial().await;
+        for _ in 1..self.target.servers() {
+            // The next try begins with the next server.
+            if !matches!(outcome, Err(DbError::Timeout { .. })) {
+                break;
+            }
+            outcome = self.bounded_dial().await;
+        }
+        let hello = outcome?;
+        let ours = Version::OURS;
+        if ours < hello.oldest_allowed {
+            let (target, oldest) = (self.target.describe(), hello.oldest_allowed.to_string());
+            return Err(DbError::TooOld { target, oldest, ours: ours.to_string() });
+        }
+        Ok(hello)
+    }
+
+    async fn bounded_dial(&mut self) -> Result<Hello, DbError> {
         let bound = self.attempt_timeout;
         match tokio::time::timeout(bound, self.dial()).await {
-            Ok(answer) => answer.map(|session| session.hello),
+            Ok(answer) => answer.map(|(_, hello)| *hello),
             Err(_) => Err(DbError::Timeout { target: self.target.describe(), after: bound }),
         }
     }
@@ -68,13 +93,13 @@ impl Link {
     /// behind it, within its own bound.
     pub async fn call<T>(
         &mut self,
-        statements: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>,
+        statements: impl AsyncFnOnce(&Session) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, DbError> {
         let bound = self.attempt_timeout;
         let target = self.target.describe();
         let outcome = tokio::time::timeout(bound, async {
-            let session = self.dial().await?;
-            statements(&session.client).await.map_err(|error| DbError::from_driver(target.clone(), &error, false))
+            let (session, _) = self.dial().await?;
+            statements(session).await.map_err(|error| DbError::from_driver(target.clone(), &error, false))
         })
         .await
         .unwrap_or_else(|_| Err(DbError::Timeout { target: target.clone(), after: bound }));
@@ -84,43 +109,66 @@ impl Link {
         outcome
     }
 
-    async fn dial(&mut self) -> Result<&Session, DbError> {
-        if self.session.as_ref().is_some_and(|session| session.client.is_closed()) {
+    async fn dial(&mut self) -> Result<&(Session, Hello), DbError> {
+        if self.session.as_ref().is_some_and(|(session, _)| session.is_closed()) {
             self.session = None;
         }
         if self.session.is_none() {
             let target = self.target.describe();
-            let (client, connection) = self
-                .target
-                .connect(self.attempt_timeout)
-                .await
-                .map_err(|error| DbError::from_driver(target.clone(), &error, true))?;
-            let driver = tokio::spawn(async move {
-                // Its error reaches the caller through the client.
-                let _ = connection.await;
-            });
-            let mut session = Session { client, driver, hello: Hello { fleet_id: Uuid::nil() } };
-            session.hello = greet(&session.client, &target, self.attempt_timeout).await?;
-            self.session = Some(session);
+            let opened =
+                Session::open(&self.target, self.attempt_timeout, self.hints.as_ref(), async |session: &Session| {
+                    greet(session, &target).await
+                })
+                .await?;
+            if opened.0.is_pooled() && self.listener.is_none() {
+                self.listener = self.listen_beside();
+            }
+            self.session = Some(opened);
         }
         Ok(self.session.as_ref().expect("a session was made just above"))
     }
+
+    fn listen_beside(&self) -> Option<Listener> {
+        let (hints, direct) = (self.hints.clone()?, self.target.direct()?.clone());
+        Some(Listener(tokio::spawn(listen(direct, self.attempt_timeout, hints))))
+    }
 }
 
-/// Bounds what an abandoned statement may do in the server, and learns whether the schema is ours. One round trip.
-async fn greet(client: &Client, target: &str, attempt_timeout: Duration) -> Result<Hello, DbError> {
+/// Ends with whoever holds it.
+#[derive(Debug)]
+struct Listener(JoinHandle<()>);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Keeps a connection that only listens, for ever. What goes wrong with it costs nothing but haste.
+async fn listen(direct: Target, attempt_timeout: Duration, hints: mpsc::Sender<Hint>) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    loop {
+        let opening = Session::open(&direct, attempt_timeout, Some(&hints), async |_: &Session| Ok(()));
+        if let Ok(Ok((session, ()))) = tokio::time::timeout(attempt_timeout, opening).await {
+            if session.is_pooled() {
+                // The direct way is none.
+                return;
+            }
+            backoff.reset();
+            while !session.is_closed() {
+                tokio::time::sleep(attempt_timeout).await;
+            }
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Learns whether the schema is ours.
+async fn greet(session: &Session, target: &str) -> Result<Hello, DbError> {
     const HELLO: &str = "-- link.hello
-        SELECT fleet_id, functions_version,
-               set_config('statement_timeout', $1, false),
-               set_config('idle_in_transaction_session_timeout', $1, false),
-               CASE WHEN current_setting('server_version_num')::int >= 140000
-                    THEN set_config('client_connection_check_interval', '500ms', false) END
-          FROM systole.settings";
-    let bound = attempt_timeout.as_millis().to_string();
-    let rows = client
-        .query_typed(HELLO, &[(&bound, Type::TEXT)])
-        .await
-        .map_err(|error| DbError::from_driver(target.to_owned(), &error, true))?;
+        SELECT fleet_id, functions_version, oldest_allowed FROM systole.settings";
+    let rows =
+        session.query(HELLO, &[]).await.map_err(|error| DbError::from_driver(target.to_owned(), &error, true))?;
     let not_migrated = |message: String| DbError::NotMigrated { target: target.to_owned(), message };
     let row = rows.first().ok_or_else(|| not_migrated("systole.settings is empty".to_owned()))?;
     let version: i32 = row.get("functions_version");
@@ -129,5 +177,6 @@ async fn greet(client: &Client, target: &str, attempt_timeout: Duration) -> Resu
             "its functions are version {version}, this binary needs {FUNCTIONS_VERSION}"
         )));
     }
-    Ok(Hello { fleet_id: row.get("fleet_id") })
+    let oldest_allowed: &str = row.get("oldest_allowed");
+    Ok(Hello { fleet_id: row.get("fleet_id"), oldest_allowed: oldest_allowed.parse().unwrap_or(Version::NONE) })
 }

@@ -1,124 +1,253 @@
-//! Which database: a connection string, checked, described without its secrets, and named for local locks.
+//! Which database: where its servers are, how each is spoken to, and how that is told without its secrets.
 
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Config, NoTls};
+use rand::seq::SliceRandom;
+use tokio_postgres::Config;
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The schema that holds our tables and functions.
-pub(crate) const SCHEMA: &str = "systole";
+use super::conninfo::{Conninfo, Environment, InvalidTarget, password_of};
+use super::endpoint::{Endpoint, Place, endpoints};
+use super::schema::Schema;
+use super::tls::{Mode, Tls};
 
-/// A database to connect to. Its `Debug` and [`Target::describe`] show no password.
+/// A startup option that only a server of our own can have set: whoever does not find it speaks through a pooler.
+pub(super) const MARKER: &str = "systole_session.direct";
+
+/// A database to connect to, with the schema in it. Its `Debug` and [`Target::describe`] show no password.
+///
+/// Read from a libpq connection string (URL or `keyword=value`); what that leaves open is taken from its service, from
+/// PG* variables and from a passfile, as psql does. Beyond this machine TLS with `verify-full` is the default.
 #[derive(Clone)]
 pub struct Target {
-    config: Config,
+    endpoints: Vec<Endpoint>,
+    /// Without hosts and options.
+    base: Config,
+    options: String,
+    user: String,
+    passfile: Option<PathBuf>,
+    tls: Tls,
+    /// A server that only reads will not do.
+    pub(super) read_write: bool,
+    schema: Schema,
+    direct: Option<Box<Target>>,
+    memory: Arc<Memory>,
 }
 
-/// Why a connection string cannot be used; says what to write instead, and never shows the string, which may hold a
-/// password.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum InvalidTarget {
-    /// It is not a connection string at all, or names an option that is not known.
-    #[error(
-        "the database URL cannot be read: {0}. It looks like postgresql://user@host:5432/database, \
-         or host=/var/run/postgresql dbname=systole"
-    )]
-    Unreadable(String),
-    /// It leaves this machine without saying how it is protected.
-    #[error(
-        "the database URL points at {host}, beyond this machine, and TLS is not supported yet. \
-         Tunnel it to localhost, or add sslmode=disable if the network itself is trusted"
-    )]
-    Unprotected {
-        /// The first host that is neither loopback nor a unix socket.
-        host: String,
-    },
-    /// TLS was asked for by name.
-    #[error("the database URL asks for TLS (sslmode={asked}), which is not supported yet")]
-    TlsAsked {
-        /// The mode that was asked for.
-        asked: &'static str,
-    },
+/// What all connections to a target have learnt.
+#[derive(Debug, Default)]
+struct Memory {
+    /// The endpoint to begin with.
+    preferred: AtomicUsize,
+    /// There is a pooler in between that refuses startup options.
+    options_refused: AtomicBool,
 }
 
 impl FromStr for Target {
     type Err = InvalidTarget;
 
+    /// Reads files and variables of this process, as libpq would.
     fn from_str(text: &str) -> Result<Target, InvalidTarget> {
-        let mut config: Config = text
-            .trim()
-            .parse()
-            .map_err(|error: tokio_postgres::Error| InvalidTarget::Unreadable(super::error::chain(&error)))?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            config.host("localhost");
-        }
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(InvalidTarget::TlsAsked { asked: "require" });
-        }
-        if config.get_ssl_mode() != SslMode::Disable
-            && let Some(host) = config.get_hosts().iter().find_map(beyond_this_machine)
-        {
-            return Err(InvalidTarget::Unprotected { host });
-        }
-        config
-            .application_name("systole")
-            .keepalives_idle(Duration::from_secs(5))
-            .keepalives_interval(Duration::from_secs(2))
-            .keepalives_retries(3);
-        Ok(Target { config })
-    }
-}
-
-fn beyond_this_machine(host: &Host) -> Option<String> {
-    match host {
-        Host::Tcp(name) => {
-            let local = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-            (!local).then(|| name.clone())
-        }
-        #[cfg(unix)]
-        Host::Unix(_) => None,
+        Target::resolve(text, &Environment { variable: &|name| std::env::var(name).ok() })
     }
 }
 
 impl Target {
-    /// Where it is, for people: `database at host:port`. No password.
+    fn resolve(text: &str, environment: &Environment<'_>) -> Result<Target, InvalidTarget> {
+        let conninfo = Conninfo::resolve(text, environment)?;
+        let tls = Tls::of(&conninfo, environment)?;
+        let mut endpoints = endpoints(&conninfo, &tls)?;
+        let random = conninfo.read("load_balance_hosts", "disable or random", |text| match text {
+            "disable" => Some(false),
+            "random" => Some(true),
+            _ => None,
+        })?;
+        if random == Some(true) {
+            endpoints.shuffle(&mut rand::rng());
+        }
+        let read_write = conninfo.read("target_session_attrs", "read-write, primary or any", |text| match text {
+            "any" => Some(false),
+            "read-write" | "primary" => Some(true),
+            _ => None,
+        })?;
+
+        let user = conninfo.text("user").map_or_else(|| whoami::username().unwrap_or_default(), str::to_owned);
+        let mut base = Config::new();
+        base.user(&user)
+            .dbname(conninfo.text("dbname").unwrap_or(&user))
+            .application_name(
+                conninfo.text("application_name").or(conninfo.text("fallback_application_name")).unwrap_or("systole"),
+            )
+            .ssl_negotiation(if tls.direct { SslNegotiation::Direct } else { SslNegotiation::Postgres })
+            .keepalives_idle(Duration::from_secs(5))
+            .keepalives_interval(Duration::from_secs(2))
+            .keepalives_retries(3);
+        if let Some(password) = conninfo.text("password") {
+            base.password(password);
+        }
+        let binding = conninfo.read("channel_binding", "disable, prefer or require", |text| match text {
+            "disable" => Some(ChannelBinding::Disable),
+            "prefer" => Some(ChannelBinding::Prefer),
+            "require" => Some(ChannelBinding::Require),
+            _ => None,
+        })?;
+        base.channel_binding(binding.unwrap_or(ChannelBinding::Prefer));
+        Ok(Target {
+            read_write: read_write.unwrap_or(endpoints.len() > 1),
+            endpoints,
+            base,
+            options: conninfo.text("options").unwrap_or_default().to_owned(),
+            user,
+            passfile: conninfo.text("passfile").map(PathBuf::from).or_else(|| environment.at_home(".pgpass")),
+            tls,
+            schema: Schema::default(),
+            direct: None,
+            memory: Arc::default(),
+        })
+    }
+
+    /// The same database, with our tables in another schema than `systole`.
+    pub fn in_schema(mut self, schema: Schema) -> Target {
+        self.direct = self.direct.map(|direct| Box::new(direct.in_schema(schema.clone())));
+        self.schema = schema;
+        self
+    }
+
+    /// The same database, with a way to it that passes no pooler: for LISTEN, and for migrations.
+    pub fn with_direct(mut self, direct: Target) -> Target {
+        self.direct = Some(Box::new(direct.in_schema(self.schema.clone())));
+        self
+    }
+
+    /// The way around a pooler, if one was given.
+    pub(super) fn direct(&self) -> Option<&Target> {
+        self.direct.as_deref()
+    }
+
+    /// Whether there is a way to it that passes no pooler.
+    pub fn has_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// The schema of our tables and functions.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Where it is, for people: `"database" at host:port`. No password.
     pub fn describe(&self) -> String {
-        let hosts: Vec<String> = self
-            .config
-            .get_hosts()
-            .iter()
-            .enumerate()
-            .map(|(n, host)| {
-                let ports = self.config.get_ports();
-                let port = ports.get(n).or(ports.first()).copied().unwrap_or(5432);
-                match host {
-                    Host::Tcp(name) => format!("{name}:{port}"),
-                    #[cfg(unix)]
-                    Host::Unix(path) => format!("{}/.s.PGSQL.{port}", path.display()),
+        let hosts: Vec<String> = self.endpoints.iter().map(Endpoint::describe).collect();
+        let schema = if self.schema.is_default() { String::new() } else { format!(", schema {}", self.schema) };
+        format!("\"{}\" at {}{schema}", self.database(), hosts.join(", "))
+    }
+
+    /// What a person should know before he trusts this connection: one sentence for each unprotected server.
+    pub fn warnings(&self) -> Vec<String> {
+        let beyond = self.endpoints.iter().filter(|endpoint| !endpoint.is_local());
+        beyond
+            .filter_map(|endpoint| {
+                let (what, mode) = (endpoint.describe(), endpoint.mode.as_str());
+                match endpoint.mode {
+                    Mode::Disable => Some(format!("the connection to {what} is not encrypted (sslmode={mode})")),
+                    Mode::Prefer => Some(format!(
+                        "the connection to {what} is encrypted only if the server wants it, and nobody checks whose \
+                         server that is (sslmode={mode})"
+                    )),
+                    Mode::Require => Some(format!(
+                        "the connection to {what} is encrypted, but nobody checks whose server that is (sslmode={mode})"
+                    )),
+                    Mode::VerifyCa | Mode::VerifyFull => None,
                 }
             })
-            .collect();
-        format!("\"{}\" at {}", self.database(), hosts.join(", "))
+            .collect()
     }
 
-    /// The database's name: by PostgreSQL's rule that of the user, if none is given.
     fn database(&self) -> &str {
-        self.config.get_dbname().or(self.config.get_user()).unwrap_or("postgres")
+        self.base.get_dbname().unwrap_or(&self.user)
     }
 
-    /// Connects; the returned future drives the connection and must be polled. Not bounded: the caller has a deadline.
-    pub(crate) async fn connect(
+    /// How many servers there are to try.
+    pub(super) fn servers(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// The servers in the order in which to try them: the one that answered last first.
+    ///
+    /// Whoever is about to try one says so with [`Target::trying`]: if he is cut off, the next one is tried first.
+    pub(super) fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let (count, first) = (self.endpoints.len(), self.memory.preferred.load(Ordering::Relaxed));
+        (0..count).map(move |n| (first + n) % count)
+    }
+
+    pub(super) fn trying(&self, server: usize) {
+        self.memory.preferred.store((server + 1) % self.endpoints.len(), Ordering::Relaxed);
+    }
+
+    pub(super) fn answered(&self, server: usize) {
+        self.memory.preferred.store(server, Ordering::Relaxed);
+    }
+
+    pub(super) fn options_refused(&self) -> bool {
+        self.memory.options_refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn remember_that_options_are_refused(&self) {
+        self.memory.options_refused.store(true, Ordering::Relaxed);
+    }
+
+    /// What to dial, and with which TLS. Reads passfile and certificates anew.
+    pub(super) fn dialling(
         &self,
+        server: usize,
         attempt_timeout: Duration,
-    ) -> Result<
-        (tokio_postgres::Client, tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>),
-        tokio_postgres::Error,
-    > {
-        let mut config = self.config.clone();
+        marked: bool,
+    ) -> Result<(Config, MakeRustlsConnect), String> {
+        let endpoint = &self.endpoints[server];
+        let mut config = self.base.clone();
         // Keepalives do not notice a query in flight into a dead link; this does.
-        config.tcp_user_timeout(attempt_timeout).connect_timeout(attempt_timeout);
-        config.connect(NoTls).await
+        config.tcp_user_timeout(attempt_timeout).connect_timeout(attempt_timeout).port(endpoint.port);
+        match &endpoint.place {
+            Place::Tcp { host, address } => {
+                config.host(host);
+                if let Some(address) = address {
+                    config.hostaddr(*address);
+                }
+            }
+            Place::Unix(path) => {
+                config.host_path(path);
+            }
+        }
+        config.ssl_mode(match endpoint.mode {
+            Mode::Disable => SslMode::Disable,
+            Mode::Prefer => SslMode::Prefer,
+            Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+        });
+        if marked {
+            config.options(format!("{} -c {MARKER}=yes", self.options));
+        } else if !self.options.is_empty() {
+            config.options(&self.options);
+        }
+        if config.get_password().is_none()
+            && let Some(password) = self.password_for(endpoint)?
+        {
+            config.password(password);
+        }
+        Ok((config, MakeRustlsConnect::new(self.tls.config(endpoint.mode)?)))
+    }
+
+    fn password_for(&self, endpoint: &Endpoint) -> Result<Option<String>, String> {
+        let Some(passfile) = &self.passfile else { return Ok(None) };
+        let find = |host: &str| password_of(passfile, host, endpoint.port, self.database(), &self.user);
+        match &endpoint.place {
+            Place::Tcp { host, .. } => find(host),
+            // As in libpq, a socket is also called localhost.
+            Place::Unix(path) => Ok(find(&path.to_string_lossy())?.or(find("localhost")?)),
+        }
     }
 }
 
@@ -132,23 +261,68 @@ impl std::fmt::Debug for Target {
 mod tests {
     use super::*;
 
+    fn target(text: &str) -> Result<Target, InvalidTarget> {
+        Target::resolve(text, &Environment { variable: &|_| None })
+    }
+
+    fn modes(text: &str) -> Vec<Mode> {
+        target(text).unwrap().endpoints.iter().map(|endpoint| endpoint.mode).collect()
+    }
+
     #[test]
     fn descriptions_and_errors_show_no_password() {
-        let target: Target = "postgresql://me:hunter2@localhost:6543/fleet".parse().unwrap();
-        assert_eq!(target.describe(), "\"fleet\" at localhost:6543");
-        assert!(!format!("{target:?}").contains("hunter2"));
-        for bad in ["postgresql://me:hunter2@db.example/x", "postgresql://me:hunter2@localhost/x?sslmode=verify-full"] {
-            let error = bad.parse::<Target>().unwrap_err().to_string();
+        let found = target("postgresql://me:hunter2@localhost:6543/fleet").unwrap();
+        assert_eq!(found.describe(), "\"fleet\" at localhost:6543");
+        assert!(!format!("{found:?}").contains("hunter2"));
+        for bad in ["postgresql://me:hunter2@h:port/x", "postgresql://me:hunter2@h/x?sslmode=verify"] {
+            let error = target(bad).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
     }
 
     #[test]
-    fn leaving_the_machine_in_the_clear_must_be_asked_for() {
-        assert!("postgresql://db.example/x".parse::<Target>().is_err());
-        assert!("postgresql://db.example/x?sslmode=disable".parse::<Target>().is_ok());
-        assert!("postgresql://127.0.0.1/x".parse::<Target>().is_ok());
-        assert!("host=/run/postgresql dbname=x".parse::<Target>().is_ok());
-        assert!("postgresql://localhost/x?sslmode=require".parse::<Target>().is_err());
+    fn beyond_this_machine_everything_is_verified_unless_told_otherwise() {
+        assert_eq!(
+            modes("postgresql://db.example,127.0.0.1,localhost/x"),
+            [Mode::VerifyFull, Mode::Prefer, Mode::Prefer]
+        );
+        assert_eq!(
+            modes("host=/run/postgresql,::1,10.0.0.1 sslmode=require"),
+            [Mode::Disable, Mode::Require, Mode::Require]
+        );
+        // Neither a name that leads elsewhere nor a tunnel's end is this machine.
+        assert_eq!(modes("host=localhost hostaddr=10.0.0.1"), [Mode::VerifyFull]);
+        assert_eq!(modes("host=db.example hostaddr=127.0.0.1"), [Mode::VerifyFull]);
+        assert_eq!(modes("hostaddr=127.0.0.1"), [Mode::Prefer]);
+    }
+
+    #[test]
+    fn what_is_unprotected_is_said_aloud() {
+        let said = |text: &str| target(text).unwrap().warnings();
+        assert!(said("postgresql://db.example/x").is_empty());
+        assert!(said("postgresql://localhost/x?sslmode=disable").is_empty());
+        assert_eq!(
+            said("postgresql://db.example/x?sslmode=disable"),
+            ["the connection to db.example:5432 is not encrypted (sslmode=disable)"]
+        );
+        assert!(said("postgresql://a,b/x?sslmode=require")[1].contains("b:5432 is encrypted, but nobody checks"));
+    }
+
+    #[test]
+    fn several_servers_must_be_writable_and_the_one_that_answered_comes_first() {
+        let several = target("postgresql://a:1,b:2,c:3/x").unwrap();
+        assert!(several.read_write && !target("postgresql://a/x").unwrap().read_write);
+        several.trying(0);
+        assert_eq!(several.order().collect::<Vec<_>>(), [1, 2, 0]);
+        several.answered(2);
+        assert_eq!(several.clone().order().collect::<Vec<_>>(), [2, 0, 1]);
+        assert!(target("postgresql://a:1,b:2/x?target_session_attrs=standby").is_err());
+    }
+
+    #[test]
+    fn lists_must_fit_together() {
+        for bad in ["host=a,b hostaddr=1.2.3.4", "host=a port=1,2", "host=a port=0", "hostaddr=nowhere"] {
+            assert!(target(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -40,6 +40,8 @@ mod wire;
 pub(crate) use deadman::{Hold, KillReason, Rules};
 pub(crate) use error::GuardError;
 pub(crate) use handle::Guard;
+#[cfg(fuzzing)]
+pub use wire::fuzz;
 pub(crate) use wire::{Arming, Audience, FromGuard, Intent, Order, Preparation, ToGuard};
 
 /// The name that guard and init bear in process lists.

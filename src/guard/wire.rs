@@ -200,6 +200,27 @@ pub(super) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Resul
     decode(&mut buffer)
 }
 
+/// The same messages, wherever the bytes are cut.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    let read = |pieces: &[&[u8]]| {
+        let (mut buffer, mut seen) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            loop {
+                match decode::<ToGuard>(&mut buffer) {
+                    Ok(Some(message)) => seen.push(format!("{message:?}")),
+                    Ok(None) => break,
+                    Err(_) => return (seen, false),
+                }
+            }
+        }
+        (seen, true)
+    };
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    assert_eq!(read(&[bytes]), read(&[first, second]));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::heartbeat::{self, Held, Op};
 use super::lease::Lease;
@@ -12,7 +12,7 @@ use super::store::{CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Executo
 use super::timing::{Timing, UnsafeTiming};
 use super::trust::Trust;
 use crate::backoff::Backoff;
-use crate::db::{DbError, Hello, InvalidTarget, Target};
+use crate::db::{DbError, Hello, Hint, InvalidTarget, Target};
 use crate::elapsed::Instant;
 use crate::identity::Identity;
 use crate::ids::{InstanceId, RunId};
@@ -27,6 +27,7 @@ const CLAIM_TRIES: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct Coordinator {
     operations: mpsc::Sender<Op>,
+    news: broadcast::Sender<Hint>,
     executor: Executor,
     timing: Timing,
 }
@@ -101,7 +102,7 @@ impl Coordinator {
     /// Starts the heartbeat thread without waiting for a connection.
     pub(crate) fn start(target: Target, timing: Timing) -> Result<Coordinator, ConnectError> {
         let timing = timing.checked()?;
-        let operations = heartbeat::spawn(target, timing)?;
+        let (operations, news) = heartbeat::spawn(target, timing)?;
         let identity = Identity::of_this_process();
         let executor = Executor {
             identity,
@@ -109,7 +110,7 @@ impl Coordinator {
             containment: "none".to_owned(),
             death_secret_hash: None,
         };
-        Ok(Coordinator { operations, executor, timing })
+        Ok(Coordinator { operations, news, executor, timing })
     }
 
     /// Who we are to others.
@@ -185,6 +186,7 @@ impl Coordinator {
             ended: false,
         };
         let held = Held {
+            run_id: lease.run_id.clone(),
             instance_id: lease.instance_id,
             gauges,
             state: sender,
@@ -205,6 +207,11 @@ impl Coordinator {
     pub(crate) async fn file(&self, filing: CertificateFiling) -> Result<FilingVerdict, DbError> {
         let filing = Box::new(filing);
         self.ask(|reply| Op::File { filing, reply }).await.unwrap_or_else(|| Err(busy()))
+    }
+
+    /// What is heard of runs from now on, by NOTIFY. Hints, and not all of them.
+    pub(crate) fn news(&self) -> broadcast::Receiver<Hint> {
+        self.news.subscribe()
     }
 
     /// Starts to beat without instances, so that this process becomes a witness of the database's clock.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_postgres::Error;
 
 use super::state::{Gauges, LeaseState, Loss};
 use super::store::{
@@ -18,13 +19,16 @@ use super::timing::Timing;
 use super::trust::Trust;
 use super::witness::{Testimony, Witness};
 use crate::backoff::Backoff;
-use crate::db::{DbError, Hello, Link, Target};
+use crate::db::{DbError, Hello, Hint, HintKind, Link, Session, Target};
 use crate::elapsed::{Instant, sleep_until};
-use crate::ids::{Fence, InstanceId};
+use crate::ids::{Fence, InstanceId, RunId};
 use crate::outcome::{End, InstanceStatus};
 
 /// How many operations may wait for the loop.
 const OPERATIONS_WAITING_MAX: usize = 64;
+
+/// How many instances one statement beats for: their rows are locked until it commits, and others want to look.
+const BATCH_MAX: usize = 100;
 
 /// News can wait for this long: what ends sooner has a finish to tell it with.
 const SOON: Duration = Duration::from_millis(100);
@@ -42,6 +46,7 @@ pub(super) enum Op {
     /// Keep this lease from now on; the first heartbeat goes at once.
     Hold(Held),
     Finish {
+        run_id: RunId,
         instance_id: InstanceId,
         fence: Fence,
         end: Box<End>,
@@ -50,6 +55,7 @@ pub(super) enum Op {
     },
     /// Stop its heartbeats and give it back, trying for at most `stale_after`: by then it has run out.
     Release {
+        run_id: RunId,
         instance_id: InstanceId,
         fence: Fence,
     },
@@ -67,6 +73,7 @@ pub(super) enum Op {
 
 /// A lease as the loop keeps it.
 pub(super) struct Held {
+    pub(super) run_id: RunId,
     pub(super) instance_id: InstanceId,
     pub(super) gauges: Arc<Gauges>,
     pub(super) state: watch::Sender<LeaseState>,
@@ -75,13 +82,21 @@ pub(super) struct Held {
 }
 
 /// Starts the loop. It ends when the last sender is dropped and everything given back is acknowledged or run out.
-pub(super) fn spawn(target: Target, timing: Timing) -> std::io::Result<mpsc::Sender<Op>> {
+///
+/// What it hears of other executors goes on to whoever subscribes to the second of what is returned.
+pub(super) fn spawn(target: Target, timing: Timing) -> std::io::Result<(mpsc::Sender<Op>, broadcast::Sender<Hint>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, operations) = mpsc::channel(OPERATIONS_WAITING_MAX);
     let (aside, set_aside) = mpsc::channel(OPERATIONS_WAITING_MAX);
+    let news = broadcast::Sender::new(OPERATIONS_WAITING_MAX);
+    let (link, hints) = Link::listening(target.clone(), timing.attempt_timeout);
+    let heard = news.clone();
     std::thread::Builder::new().name("systole-beat".to_owned()).spawn(move || {
         let heartbeat = Heartbeat {
-            link: Link::new(target.clone(), timing.attempt_timeout),
+            link,
+            hints,
+            news: heard,
+            untold: Vec::new(),
             timing,
             operations: Some(operations),
             aside,
@@ -94,11 +109,15 @@ pub(super) fn spawn(target: Target, timing: Timing) -> std::io::Result<mpsc::Sen
         let beside = work_aside(Link::new(target, timing.attempt_timeout), set_aside);
         runtime.block_on(async { tokio::join!(heartbeat.run(), beside) });
     })?;
-    Ok(sender)
+    Ok((sender, news))
 }
 
 struct Heartbeat {
     link: Link,
+    hints: mpsc::Receiver<Hint>,
+    news: broadcast::Sender<Hint>,
+    /// What others may want to hear, when there is time to tell it.
+    untold: Vec<Hint>,
     timing: Timing,
     operations: Option<mpsc::Receiver<Op>>,
     aside: mpsc::Sender<(Op, Option<Testimony>)>,
@@ -110,6 +129,7 @@ struct Heartbeat {
 }
 
 struct Release {
+    run_id: RunId,
     instance_id: InstanceId,
     fence: Fence,
     due: Instant,
@@ -125,7 +145,9 @@ impl Heartbeat {
                 () = sleep_until(due.unwrap_or(Instant::from_nanos(u64::MAX))) => {
                     self.beat().await;
                     self.release().await;
+                    self.tell().await;
                 }
+                Some(hint) = self.hints.recv() => self.heard(hint),
                 operation = next_operation(&mut self.operations) => match operation {
                     Some(operation) => self.serve(operation).await,
                     None => {
@@ -160,12 +182,19 @@ impl Heartbeat {
         }
         match operation {
             Op::Hold(held) => {
+                self.untold.push(Hint { kind: HintKind::Claimed, run_id: held.run_id.clone() });
                 self.held.insert(held.instance_id, held);
             }
-            Op::Release { instance_id, fence } => {
+            Op::Release { run_id, instance_id, fence } => {
                 self.held.remove(&instance_id);
                 let now = Instant::now();
-                self.releases.push(Release { instance_id, fence, due: now, until: now + self.timing.stale_after });
+                self.releases.push(Release {
+                    run_id,
+                    instance_id,
+                    fence,
+                    due: now,
+                    until: now + self.timing.stale_after,
+                });
             }
             Op::BeatSoon(instance_id) => {
                 if let Some(held) = self.held.get_mut(&instance_id) {
@@ -180,7 +209,7 @@ impl Heartbeat {
         }
     }
 
-    /// One statement for everything that is due, or soon will be.
+    /// One statement for everything that is due, or soon will be; a few, if that is a great deal.
     async fn beat(&mut self) {
         let now = Instant::now();
         let warm = self.warm_due.is_some_and(|due| due <= now);
@@ -196,20 +225,25 @@ impl Heartbeat {
             .collect();
         pulses.sort_by_key(|pulse| pulse.instance_id);
 
-        let sent = Instant::now();
-        let answer = self.link.call(async |client| store::beat(client, &pulses).await).await;
-        match answer {
-            Ok(beat) => self.acknowledged(sent, beat),
-            Err(error) => {
-                self.witness.failed();
-                let again = Instant::now() + self.backoff.next_delay();
-                self.warm_due = self.warm_due.map(|_| again);
-                for pulse in pulses {
-                    if let Some(held) = self.held.get_mut(&pulse.instance_id) {
-                        held.due = again;
-                        held.state.send_modify(|state| state.trouble = Some(error.clone()));
-                    }
-                }
+        // Without instances there is still the clock to be asked for.
+        let batches = if pulses.is_empty() { vec![&pulses[..]] } else { pulses.chunks(BATCH_MAX).collect() };
+        for batch in batches {
+            let sent = Instant::now();
+            match self.link.call(async |session| store::beat(session, batch).await).await {
+                Ok(beat) => self.acknowledged(sent, beat),
+                Err(error) => self.unacknowledged(batch, &error),
+            }
+        }
+    }
+
+    fn unacknowledged(&mut self, batch: &[Pulse], error: &DbError) {
+        self.witness.failed();
+        let again = Instant::now() + self.backoff.next_delay();
+        self.warm_due = self.warm_due.map(|_| again);
+        for pulse in batch {
+            if let Some(held) = self.held.get_mut(&pulse.instance_id) {
+                held.due = again;
+                held.state.send_modify(|state| state.trouble = Some(error.clone()));
             }
         }
     }
@@ -246,6 +280,24 @@ impl Heartbeat {
         }
     }
 
+    /// Whoever is asked for something hears what it is with its heartbeat.
+    fn heard(&mut self, hint: Hint) {
+        if hint.kind == HintKind::Asked {
+            for held in self.held.values_mut().filter(|held| held.run_id == hint.run_id) {
+                held.due = Instant::now();
+            }
+        }
+        // Nobody may be waiting for news.
+        let _ = self.news.send(hint);
+    }
+
+    /// A hint that cannot be sent is not sent again: it is late by then, and polling is the truth.
+    async fn tell(&mut self) {
+        for hint in std::mem::take(&mut self.untold) {
+            let _ = self.link.call(async |session| hint.send(session).await).await;
+        }
+    }
+
     async fn release(&mut self) {
         let now = Instant::now();
         for mut release in std::mem::take(&mut self.releases) {
@@ -255,7 +307,11 @@ impl Heartbeat {
             }
             let end = End::of(InstanceStatus::Released);
             let (instance_id, fence) = (release.instance_id, release.fence);
-            let answer = self.link.call(async |client| store::finish(client, instance_id, fence, &end, 0).await).await;
+            let hint = Hint { kind: HintKind::Ended, run_id: release.run_id.clone() };
+            let answer = self
+                .link
+                .call(async |session| told(&hint, session, store::finish(session, instance_id, fence, &end, 0)).await)
+                .await;
             // Given back, or lost before: either way there is nothing left to give.
             if answer.is_err() && now < release.until {
                 release.due = Instant::now() + self.backoff.next_delay();
@@ -286,7 +342,7 @@ async fn perform(link: &mut Link, operation: Op, testimony: Option<Testimony>) {
             let _ = reply.send(link.hello().await);
         }
         Op::Claim { request, reply } => {
-            let answer = link.call(async |client| store::claim(client, &request, testimony).await).await;
+            let answer = link.call(async |session| store::claim(session, &request, testimony).await).await;
             if let Err(Ok(unheard)) = reply.send(answer)
                 && matches!(unheard.verdict, ClaimVerdict::Ok | ClaimVerdict::Mine)
                 && let Some(fence) = unheard.fence
@@ -294,18 +350,35 @@ async fn perform(link: &mut Link, operation: Op, testimony: Option<Testimony>) {
                 let end = End::of(InstanceStatus::Released);
                 // Tried once: what cannot be given back now runs out by itself.
                 let _ =
-                    link.call(async |client| store::finish(client, request.instance_id, fence, &end, 0).await).await;
+                    link.call(async |session| store::finish(session, request.instance_id, fence, &end, 0).await).await;
             }
         }
-        Op::Finish { instance_id, fence, end, phases, reply } => {
-            let answer = link.call(async |client| store::finish(client, instance_id, fence, &end, phases).await).await;
+        Op::Finish { run_id, instance_id, fence, end, phases, reply } => {
+            let hint = Hint { kind: HintKind::Ended, run_id };
+            let answer = link
+                .call(async |session| {
+                    told(&hint, session, store::finish(session, instance_id, fence, &end, phases)).await
+                })
+                .await;
             let _ = reply.send(answer);
         }
         Op::File { filing, reply } => {
-            let _ = reply.send(link.call(async |client| store::file_certificate(client, &filing).await).await);
+            let hint = Hint { kind: HintKind::Ended, run_id: filing.run_id.clone() };
+            let answer =
+                link.call(async |session| told(&hint, session, store::file_certificate(session, &filing)).await).await;
+            let _ = reply.send(answer);
         }
         Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::KeepWarm => {
             unreachable!("serve() does these itself")
         }
     }
+}
+
+/// A transition with a hint right behind it, in one round trip. What matters is the transition.
+async fn told<T>(
+    hint: &Hint,
+    session: &Session,
+    transition: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::join!(transition, hint.send(session)).0
 }

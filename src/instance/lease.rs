@@ -150,6 +150,7 @@ impl Lease {
         loop {
             let (reply, answer) = oneshot::channel();
             let operation = Op::Finish {
+                run_id: self.run_id.clone(),
                 instance_id: self.instance_id,
                 fence: self.fence,
                 end: Box::new(end.clone()),
@@ -187,7 +188,11 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if !self.ended {
             // If the queue is full or the loop is gone, the lease runs out by itself.
-            let _ = self.operations.try_send(Op::Release { instance_id: self.instance_id, fence: self.fence });
+            let _ = self.operations.try_send(Op::Release {
+                run_id: self.run_id.clone(),
+                instance_id: self.instance_id,
+                fence: self.fence,
+            });
         }
     }
 }

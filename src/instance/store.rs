@@ -8,10 +8,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Error, Row};
+use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
 use super::witness::Testimony;
+use crate::db::Session;
 use crate::identity::Identity;
 use crate::ids::{Fence, InstanceId, RunId};
 use crate::outcome::{Cause, End, InstanceStatus};
@@ -151,6 +152,7 @@ pub(crate) struct Pulse {
 /// A certificate of death, to be filed.
 #[derive(Debug, Clone)]
 pub(crate) struct CertificateFiling {
+    pub(crate) run_id: RunId,
     pub(crate) instance_id: InstanceId,
     pub(crate) secret: Vec<u8>,
     pub(crate) end: End,
@@ -173,7 +175,7 @@ pub(crate) enum FilingVerdict {
 
 /// Claims a run. Idempotent by the instance id.
 pub(crate) async fn claim(
-    client: &Client,
+    session: &Session,
     request: &ClaimRequest,
     testimony: Option<Testimony>,
 ) -> Result<Claim, Error> {
@@ -185,7 +187,7 @@ pub(crate) async fn claim(
     };
     let hash = death_secret_hash.as_ref().map(<[u8; 32]>::as_slice);
     let row = only_row(
-        client,
+        session,
         CLAIM,
         &[
             (&request.run_id.as_str(), Type::TEXT),
@@ -228,12 +230,12 @@ pub(crate) async fn claim(
 }
 
 /// One heartbeat for all the given instances; for none it only reads the clock.
-pub(crate) async fn beat(client: &Client, pulses: &[Pulse]) -> Result<Beat, Error> {
+pub(crate) async fn beat(session: &Session, pulses: &[Pulse]) -> Result<Beat, Error> {
     let ids: Vec<Uuid> = pulses.iter().map(|pulse| pulse.instance_id.0).collect();
     let phases: Vec<i64> = pulses.iter().map(|pulse| pulse.phases).collect();
     let child_pids: Vec<Option<i32>> = pulses.iter().map(|pulse| pulse.child_pid).collect();
     let row = only_row(
-        client,
+        session,
         BEAT,
         &[(&ids, Type::UUID_ARRAY), (&phases, Type::INT8_ARRAY), (&child_pids, Type::INT4_ARRAY)],
     )
@@ -255,7 +257,7 @@ pub(crate) async fn beat(client: &Client, pulses: &[Pulse]) -> Result<Beat, Erro
 
 /// The holder's own word on its end: true if it stands as said, false if the tenure had been lost.
 pub(crate) async fn finish(
-    client: &Client,
+    session: &Session,
     instance_id: InstanceId,
     fence: Fence,
     end: &End,
@@ -263,7 +265,7 @@ pub(crate) async fn finish(
 ) -> Result<bool, Error> {
     let cause = end.cause.map(Cause::as_str);
     let row = only_row(
-        client,
+        session,
         FINISH,
         &[
             (&instance_id.0, Type::UUID),
@@ -280,10 +282,10 @@ pub(crate) async fn finish(
 }
 
 /// Files a certificate of death. Idempotent.
-pub(crate) async fn file_certificate(client: &Client, filing: &CertificateFiling) -> Result<FilingVerdict, Error> {
+pub(crate) async fn file_certificate(session: &Session, filing: &CertificateFiling) -> Result<FilingVerdict, Error> {
     let cause = filing.end.cause.map(Cause::as_str);
     let row = only_row(
-        client,
+        session,
         FILE_CERTIFICATE,
         &[
             (&filing.instance_id.0, Type::UUID),
@@ -305,9 +307,13 @@ pub(crate) async fn file_certificate(client: &Client, filing: &CertificateFiling
     })
 }
 
-async fn only_row(client: &Client, statement: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Row, Error> {
+async fn only_row(
+    session: &Session,
+    statement: &str,
+    parameters: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Row, Error> {
     // All rows are read: a statement whose COMMIT fails says so only behind its last row.
-    let mut rows = client.query_typed(statement, parameters).await?;
+    let mut rows = session.query(statement, parameters).await?;
     Ok(rows.pop().expect("a function with OUT parameters returns one row"))
 }
 

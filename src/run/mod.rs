@@ -2,4 +2,4 @@
 
 pub(crate) mod store;
 
-pub(crate) use store::StopVerdict;
+pub(crate) use store::{RevocationVerdict, StopVerdict};

@@ -3,10 +3,11 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
-use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::Error;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
+use crate::db::{Hint, HintKind, Session};
 use crate::ids::RunId;
 use crate::instance::Holder;
 
@@ -31,6 +32,8 @@ const RUNNING: &str = "-- run.running
 const EVENTS: &str = "-- run.events
     SELECT id, at, run_id, kind, instance_id, executor_id, fence, detail
       FROM systole.run_events WHERE run_id = $1 AND id > $2 ORDER BY id LIMIT 1000";
+const TAKE_AWAY: &str = "-- run.take_away
+    SELECT verdict, holder, blocked_by FROM systole.take_away($1, $2, $3)";
 const REQUEST_STOP: &str = "-- run.request_stop
     SELECT verdict, holder FROM systole.request_stop($1, $2)";
 
@@ -109,22 +112,35 @@ pub(crate) enum StopVerdict {
     NotRunning,
 }
 
+/// What became of a revocation by force.
+#[must_use]
+#[derive(Debug)]
+pub(crate) enum RevocationVerdict {
+    /// It holds the run no longer. Unless it was unsafe, it bars its successor until it is known to be dead.
+    Revoked(Box<Holder>),
+    NotRunning,
+    /// Somebody's transaction holds a lock on the run.
+    Locked {
+        blocked_by: Vec<i32>,
+    },
+}
+
 /// The newest runs, running ones first.
-pub(crate) async fn list(client: &Client, most: i64) -> Result<Vec<Summary>, Error> {
-    let rows = client.query_typed(LIST, &[(&most, Type::INT8)]).await?;
+pub(crate) async fn list(session: &Session, most: i64) -> Result<Vec<Summary>, Error> {
+    let rows = session.query(LIST, &[(&most, Type::INT8)]).await?;
     Ok(rows.iter().map(summary).collect())
 }
 
 /// One run; `None` if it was never heard of.
-pub(crate) async fn find(client: &Client, run_id: &RunId) -> Result<Option<Summary>, Error> {
-    let rows = client.query_typed(FIND, &[(&run_id.as_str(), Type::TEXT)]).await?;
+pub(crate) async fn find(session: &Session, run_id: &RunId) -> Result<Option<Summary>, Error> {
+    let rows = session.query(FIND, &[(&run_id.as_str(), Type::TEXT)]).await?;
     Ok(rows.first().map(summary))
 }
 
 /// One run with all its attempts.
-pub(crate) async fn status(client: &Client, run_id: &RunId) -> Result<Option<RunStatus>, Error> {
-    let Some(summary) = find(client, run_id).await? else { return Ok(None) };
-    let rows = client.query_typed(ATTEMPTS, &[(&run_id.as_str(), Type::TEXT)]).await?;
+pub(crate) async fn status(session: &Session, run_id: &RunId) -> Result<Option<RunStatus>, Error> {
+    let Some(summary) = find(session, run_id).await? else { return Ok(None) };
+    let rows = session.query(ATTEMPTS, &[(&run_id.as_str(), Type::TEXT)]).await?;
     let attempts = rows.iter().map(|row| Attempt {
         attempt: row.get("attempt"),
         instance_id: row.get("instance_id"),
@@ -141,8 +157,8 @@ pub(crate) async fn status(client: &Client, run_id: &RunId) -> Result<Option<Run
 }
 
 /// All instances that run now, the oldest first.
-pub(crate) async fn running(client: &Client) -> Result<Vec<Running>, Error> {
-    let rows = client.query_typed(RUNNING, &[]).await?;
+pub(crate) async fn running(session: &Session) -> Result<Vec<Running>, Error> {
+    let rows = session.query(RUNNING, &[]).await?;
     let running = rows.iter().map(|row| Running {
         run_id: row.get("run_id"),
         holder: holder(row.get("holder")).expect("an instance describes itself"),
@@ -152,8 +168,8 @@ pub(crate) async fn running(client: &Client) -> Result<Vec<Running>, Error> {
 }
 
 /// Up to a thousand events of a run behind the given one, in order.
-pub(crate) async fn events(client: &Client, run_id: &RunId, after: i64) -> Result<Vec<Event>, Error> {
-    let rows = client.query_typed(EVENTS, &[(&run_id.as_str(), Type::TEXT), (&after, Type::INT8)]).await?;
+pub(crate) async fn events(session: &Session, run_id: &RunId, after: i64) -> Result<Vec<Event>, Error> {
+    let rows = session.query(EVENTS, &[(&run_id.as_str(), Type::TEXT), (&after, Type::INT8)]).await?;
     let events = rows.iter().map(|row| Event {
         id: row.get("id"),
         at: row.get("at"),
@@ -167,9 +183,42 @@ pub(crate) async fn events(client: &Client, run_id: &RunId, after: i64) -> Resul
     Ok(events.collect())
 }
 
+/// Revokes a run from its holder by force. `unsafe_now`: without its successor having to wait for its death.
+pub(crate) async fn take_away(
+    session: &Session,
+    run_id: &RunId,
+    requested_by: &str,
+    unsafe_now: bool,
+) -> Result<RevocationVerdict, Error> {
+    let parameters: &[(&(dyn ToSql + Sync), Type)] =
+        &[(&run_id.as_str(), Type::TEXT), (&requested_by, Type::TEXT), (&unsafe_now, Type::BOOL)];
+    let rows = session.query(TAKE_AWAY, parameters).await?;
+    let row = rows.first().expect("a function with OUT parameters returns one row");
+    let verdict = match row.get("verdict") {
+        "ok" => {
+            let view = holder(row.get("holder")).expect("take_away.sql names whom it has revoked");
+            RevocationVerdict::Revoked(Box::new(view.holder))
+        }
+        "not_running" => RevocationVerdict::NotRunning,
+        "locked" => {
+            RevocationVerdict::Locked { blocked_by: row.get::<_, Option<Vec<i32>>>("blocked_by").unwrap_or_default() }
+        }
+        other => unreachable!("take_away.sql has no verdict {other:?}"),
+    };
+    ask_to_look(session, run_id).await;
+    Ok(verdict)
+}
+
+/// The holder hears what has changed with its next heartbeat: let that be now.
+async fn ask_to_look(session: &Session, run_id: &RunId) {
+    // It is late without it, and no more.
+    let _ = Hint { kind: HintKind::Asked, run_id: run_id.clone() }.send(session).await;
+}
+
 /// Asks the holder of a run to stop it.
-pub(crate) async fn request_stop(client: &Client, run_id: &RunId, requested_by: &str) -> Result<StopVerdict, Error> {
-    let rows = client.query_typed(REQUEST_STOP, &[(&run_id.as_str(), Type::TEXT), (&requested_by, Type::TEXT)]).await?;
+pub(crate) async fn request_stop(session: &Session, run_id: &RunId, requested_by: &str) -> Result<StopVerdict, Error> {
+    let rows = session.query(REQUEST_STOP, &[(&run_id.as_str(), Type::TEXT), (&requested_by, Type::TEXT)]).await?;
+    ask_to_look(session, run_id).await;
     let asked = rows.first().and_then(|row| holder(row.get("holder")));
     Ok(asked.map_or(StopVerdict::NotRunning, |view| StopVerdict::Asked(Box::new(view.holder))))
 }

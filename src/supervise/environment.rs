@@ -27,6 +27,7 @@ pub(crate) fn environment(of: &Surroundings<'_>) -> Vec<(OsString, Option<OsStri
         ("SYSTOLE_SOCKET", of.socket.map(|path| path.as_os_str().to_owned())),
         // The command's own database, DATABASE_URL, is its own business.
         ("SYSTOLE_DATABASE_URL", None),
+        ("SYSTOLE_DIRECT_URL", None),
     ]
     .into_iter()
     .map(|(name, value)| (OsString::from(name), value))

@@ -2,13 +2,13 @@
 
 use std::sync::Barrier;
 
-use systole::db::{MigrateError, Migrated, migrate};
+use systole::db::{MigrateError, MigrateOptions, Migrated, migrate};
 
 use crate::support::{Database, Systole};
 
 fn migrate_on_a_thread_of_its_own(database: &Database) -> Result<Migrated, MigrateError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { migrate(&database.url.parse().unwrap()).await })
+    runtime.block_on(async { migrate(&database.url.parse().unwrap(), &MigrateOptions::default()).await })
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn eight_migrators_at_once_on_an_empty_database_all_succeed_and_one_of_them_does
         assert_eq!(outcomes.iter().filter(|outcome| outcome.functions_installed).count(), 1);
 
         let again = migrate_on_a_thread_of_its_own(&database).unwrap();
-        assert_eq!(again, Migrated { applied: vec![], functions_installed: false });
+        assert_eq!(again, Migrated::default());
         assert_eq!(database.value("SELECT at IS NOT NULL FROM systole.beat('{}', '{}', '{}')"), "t");
     }
 }
@@ -55,7 +55,7 @@ fn newer_functions_are_not_replaced_by_older_ones() {
     let database = Database::new();
     database.sql("UPDATE systole.settings SET functions_version = functions_version + 1, functions_digest = 'newer'");
     let again = migrate_on_a_thread_of_its_own(&database).unwrap();
-    assert_eq!(again, Migrated { applied: vec![], functions_installed: false });
+    assert_eq!(again, Migrated::default());
     database.sql("UPDATE systole.settings SET functions_version = functions_version - 1");
     assert!(
         migrate_on_a_thread_of_its_own(&database).unwrap().functions_installed,

@@ -94,7 +94,7 @@ impl Systole {
         let mut command = Command::new(&self.program);
         // The suite must not depend on what its user has configured.
         for (name, _) in std::env::vars() {
-            if name.starts_with("SYSTOLE_") || name == "DATABASE_URL" {
+            if name.starts_with("SYSTOLE_") || name.starts_with("PG") || name == "DATABASE_URL" {
                 command.env_remove(name);
             }
         }

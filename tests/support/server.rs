@@ -37,7 +37,7 @@ fn server() -> &'static Server {
         let server = Server { endpoint, _leash: leash };
         runtime().block_on(async {
             let target = url(&server.endpoint, "systole").parse().expect("a url");
-            systole::db::migrate(&target).await.expect("the template is migrated");
+            systole::db::migrate(&target, &Default::default()).await.expect("the template is migrated");
         });
         server
     })
@@ -93,7 +93,7 @@ impl Database {
         let endpoint = cluster.ensure_running().expect("a server of its own");
         let url = endpoint.url();
         runtime().block_on(async {
-            systole::db::migrate(&url.parse().expect("a url")).await.expect("migrated");
+            systole::db::migrate(&url.parse().expect("a url"), &Default::default()).await.expect("migrated");
         });
         let leash = leash(cluster.status().expect("status").running.expect("it runs"), folder.path());
         (

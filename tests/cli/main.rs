@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // it is a test
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod doctor;
+mod paperwork;
 
 use std::process::Output;
 use std::time::Duration;
 
-use support::{Database, Systole, eventually, is_root};
+use support::{Database, Systole, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -60,7 +64,10 @@ fn databases_that_cannot_be_used_are_named_with_the_remedy() {
     let run = ["run", "r", "--", "true"];
 
     expect(&with("nonsense").output(&run), 78, &["cannot be read", "postgresql://"]);
-    expect(&with("postgresql://db.example.org/x").output(&run), 78, &["db.example.org", "sslmode=disable"]);
+    let port: String = database.url.rsplit_once("port=").unwrap().1.to_owned();
+    let plain = format!("host=db.example.org hostaddr=127.0.0.1 sslmode=verify-full dbname=x port={port}");
+    expect(&with(&plain).output(&run), 78, &["db.example.org", "does not speak TLS", "sslmode=disable"]);
+    expect(&with("postgresql://localhost/x?sslmod=require").output(&run), 78, &["\"sslmod\"", "sslmode"]);
     expect(&with("postgresql://127.0.0.1:1/x").output(&run), 69, &["127.0.0.1:1", "cannot be reached"]);
     expect(&with(&database.url.replace(&database.name, "nowhere")).output(&run), 78, &["nowhere", "does not exist"]);
     expect(&with(&Database::empty().url).output(&run), 78, &["systole migrate"]);
@@ -68,7 +75,6 @@ fn databases_that_cannot_be_used_are_named_with_the_remedy() {
     assert!(!told(&secret).1.contains("hunter2"));
 
     database.sql("CREATE ROLE locked_out LOGIN PASSWORD 'right'");
-    let port: String = database.url.rsplit_once("port=").unwrap().1.to_owned();
     let wrong = format!("postgresql://locked_out:wrong@127.0.0.1:{port}/{}", database.name);
     expect(&with(&wrong).output(&run), 78, &["password authentication failed", "URL"]);
     let denied = format!("postgresql://locked_out:right@127.0.0.1:{port}/{}", database.name);
@@ -183,32 +189,6 @@ fn progress_goes_through_the_supervisor_and_needs_no_database() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "64\n", "{}", told(&output).1);
     assert_eq!(database.value("SELECT phases_executed FROM systole.executor_instances"), "5");
     expect(&host.output(&["progress", "1"]), 64, &["SYSTOLE_SOCKET"]);
-}
-
-#[test]
-fn the_doctor_names_what_is_missing_and_how_to_mend_it() {
-    let database = Database::new();
-    let host = Systole::on(&database);
-    let output = host.output(&["doctor", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let check = |name: &str| report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name).cloned();
-    for name in ["timing", "state", "database", "version", "writable", "roles", "rw_since", "clock"] {
-        assert_eq!(check(name).unwrap_or_else(|| panic!("no check {name}"))["ok"], true, "{name}: {report:#}");
-    }
-    // The server of the tests does without fsync, and the doctor must see that.
-    assert_eq!(check("durability").unwrap()["ok"], false);
-    assert_eq!(output.status.code(), Some(1));
-    if is_root() {
-        assert_eq!(check("containment").unwrap()["ok"], true, "{report:#}");
-    }
-
-    database.sql("CREATE ROLE stranger LOGIN PASSWORD 'p'");
-    database.sql(
-        "CREATE OR REPLACE FUNCTION systole.rw_since() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'",
-    );
-    let text = String::from_utf8_lossy(&host.output(&["doctor"]).stdout).into_owned();
-    assert!(text.contains("GRANT pg_read_all_stats"), "{text}");
-    assert!(text.contains("not covered: "), "{text}");
 }
 
 #[test]

@@ -1,0 +1,50 @@
+-- The four roles of a fleet. As a superuser, or on a managed server as its administrator; again does no harm.
+--
+--   systole_owner    owns the schema; the functions run as it
+--   systole_worker   runs commands: claim, heartbeat, finish, stop, take over
+--   systole_client   an application: asks for stops, protects its own transactions with fence()
+--   systole_viewer   looks
+--
+-- Nobody but the owner can write a table. By hand: psql -f roles.sql, then `systole migrate` as a member of
+-- systole_owner. `systole migrate --roles` does it all. For another schema than systole, replace that name in here.
+--
+-- Give people and machines roles of their own (CREATE ROLE build3 LOGIN PASSWORD '…' IN ROLE systole_worker), or let
+-- them log in as these (ALTER ROLE systole_worker LOGIN PASSWORD '…'). The settings below hold only for the latter:
+-- PostgreSQL applies those of the role that logs in. `systole doctor` says so where it matters, behind a pooler.
+DO $$
+DECLARE
+    v_role text;
+BEGIN
+    FOREACH v_role IN ARRAY ARRAY['systole_owner', 'systole_worker', 'systole_client', 'systole_viewer'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = v_role) THEN
+            BEGIN
+                EXECUTE format('CREATE ROLE %I NOLOGIN', v_role);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- Roles belong to all databases: another one was being given them at the same moment.
+            END;
+        END IF;
+    END LOOP;
+    -- To see since when the server accepts writes, and to end the transaction of a dead executor that keeps its run locked.
+    IF NOT (pg_has_role('systole_owner', 'pg_read_all_stats', 'MEMBER')
+            AND pg_has_role('systole_owner', 'pg_signal_backend', 'MEMBER')) THEN
+        BEGIN
+            GRANT pg_read_all_stats, pg_signal_backend TO systole_owner;
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE WARNING 'systole_owner could not be given pg_read_all_stats and pg_signal_backend: ask a superuser';
+        END;
+    END IF;
+    -- Nobody's statement outlives its client for long, or holds a lock while nobody works.
+    FOREACH v_role IN ARRAY ARRAY['systole_worker', 'systole_client', 'systole_viewer'] LOOP
+        IF current_setting('server_version_num')::int >= 140000 THEN
+            EXECUTE format('ALTER ROLE %I SET client_connection_check_interval = ''500ms''', v_role);
+        END IF;
+    END LOOP;
+    ALTER ROLE systole_worker SET statement_timeout = '15s';
+    ALTER ROLE systole_worker SET lock_timeout = '5s';
+    ALTER ROLE systole_worker SET idle_in_transaction_session_timeout = '15s';
+    ALTER ROLE systole_client SET idle_in_transaction_session_timeout = '5min';
+    ALTER ROLE systole_viewer SET statement_timeout = '60s';
+    ALTER ROLE systole_viewer SET idle_in_transaction_session_timeout = '60s';
+    ALTER ROLE systole_viewer SET default_transaction_read_only = on;
+END
+$$;

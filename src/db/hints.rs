@@ -1,0 +1,59 @@
+//! NOTIFY as a hint that it is time to look: never the truth, never waited for, and never sent by a transition itself.
+//!
+//! A transaction that notifies holds a lock that all others which notify need, until its commit is done; behind
+//! synchronous standbys that can take for ever. So a hint is a transaction of its own that waits for no flush.
+
+use tokio_postgres::Error;
+use tokio_postgres::types::Type;
+
+use super::session::Session;
+use crate::ids::RunId;
+
+/// Something happened to a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// What.
+    pub kind: HintKind,
+    /// To which.
+    pub run_id: RunId,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HintKind {
+    /// Somebody holds it now.
+    Claimed,
+    /// Its holder has been asked for something: a heartbeat tells what.
+    Asked,
+    /// Its holder has ended.
+    Ended,
+}
+
+impl Hint {
+    /// Tells everybody who listens. One that gets lost is made up for by polling.
+    pub(crate) async fn send(&self, session: &Session) -> Result<(), Error> {
+        const HINT: &str = "-- hints.send
+            SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)";
+        let payload = format!("{} {}", self.kind.word(), self.run_id);
+        session.query(HINT, &[(&session.schema().as_str(), Type::TEXT), (&payload, Type::TEXT)]).await?;
+        Ok(())
+    }
+
+    /// What somebody sent; `None` if it is not one of ours, or one of a later version's.
+    pub(super) fn read(payload: &str) -> Option<Hint> {
+        let (word, run_id) = payload.split_once(' ')?;
+        let kinds = [HintKind::Claimed, HintKind::Asked, HintKind::Ended];
+        let kind = kinds.into_iter().find(|kind| kind.word() == word)?;
+        Some(Hint { kind, run_id: run_id.parse().ok()? })
+    }
+}
+
+impl HintKind {
+    fn word(self) -> &'static str {
+        match self {
+            HintKind::Claimed => "claimed",
+            HintKind::Asked => "asked",
+            HintKind::Ended => "ended",
+        }
+    }
+}

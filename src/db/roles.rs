@@ -1,0 +1,101 @@
+//! Who owns the schema, and who may do what in it: the statements of `deploy/postgres`, in the schema's own words.
+
+use tokio_postgres::Error;
+use tokio_postgres::types::Type;
+
+use super::session::Session;
+
+const ROLES: &str = include_str!("../../deploy/postgres/roles.sql");
+const OWN: &str = include_str!("../../deploy/postgres/own.sql");
+const GRANTS: &str = include_str!("../../deploy/postgres/grants.sql");
+
+/// The roles that this cluster lacks.
+pub(super) async fn missing(session: &Session) -> Result<Vec<String>, Error> {
+    const MISSING: &str = "-- roles.missing
+        SELECT name FROM unnest(ARRAY['systole_owner', 'systole_worker', 'systole_client', 'systole_viewer']) AS name
+         WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)";
+    Ok(session.query(MISSING, &[]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Creates the roles that are missing, and returns which those were.
+pub(super) async fn create(session: &mut Session) -> Result<Vec<String>, Error> {
+    let missing = missing(session).await?;
+    run(session, ROLES).await?;
+    Ok(missing)
+}
+
+/// Makes sure of the schema, and becomes its owner, so that all that is created belongs to one role.
+pub(super) async fn become_owner(session: &mut Session, roles: bool) -> Result<(), Error> {
+    const FIND: &str = "-- roles.find_owner
+        SELECT pg_get_userbyid(nspowner)::text AS owner FROM pg_namespace WHERE nspname = $1";
+    let schema = session.schema().clone();
+    let found = session.query(FIND, &[(&schema.as_str(), Type::TEXT)]).await?;
+    let owner: Option<String> = found.first().map(|row| row.get("owner"));
+    let ours = format!("{schema}_owner");
+    if roles {
+        // An administrator who is no superuser may give himself what he has created, and has to.
+        run(
+            session,
+            "DO $$ BEGIN
+                 IF NOT pg_has_role('systole_owner',
+                     CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
+                 THEN GRANT systole_owner TO CURRENT_USER; END IF;
+             END $$",
+        )
+        .await?;
+    }
+    let owner = match owner {
+        None if roles => {
+            run(session, &format!("CREATE SCHEMA \"{schema}\" AUTHORIZATION systole_owner")).await?;
+            ours
+        }
+        None => {
+            run(session, &format!("CREATE SCHEMA \"{schema}\"")).await?;
+            return enter(session).await;
+        }
+        Some(owner) if roles && owner != ours => {
+            run(session, &OWN.replace("'systole'", &format!("'{schema}'"))).await?;
+            ours
+        }
+        Some(owner) => owner,
+    };
+    const BECOME: &str = "-- roles.become
+        SELECT set_config('role', $1, false)
+         WHERE $1 <> current_user
+           AND pg_has_role($1::name,
+                   CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
+    session.query(BECOME, &[(&owner, Type::TEXT)]).await?;
+    enter(session).await
+}
+
+/// Tables and functions are created in the first schema of the path, and functions pin it.
+async fn enter(session: &mut Session) -> Result<(), Error> {
+    let path = format!("SET search_path TO \"{}\", pg_temp", session.schema());
+    run(session, &path).await
+}
+
+/// Gives each role its rights, if the roles are there.
+pub(super) async fn grant(session: &mut Session) -> Result<(), Error> {
+    if !missing(session).await?.is_empty() {
+        return Ok(());
+    }
+    // Named without a dot there, so the schema is put in by itself.
+    let grants = GRANTS.replace("SCHEMA systole ", &format!("SCHEMA \"{}\" ", session.schema()));
+    run(session, &format!("BEGIN; {grants}; COMMIT")).await
+}
+
+/// What the owner lacks, and only a superuser can give.
+pub(super) async fn warnings(session: &Session) -> Result<Vec<String>, Error> {
+    const LACKING: &str = "-- roles.lacking
+        SELECT name FROM unnest(ARRAY['pg_read_all_stats', 'pg_signal_backend']) AS name
+         WHERE NOT pg_has_role(current_user, name, 'USAGE')";
+    let rows = session.query(LACKING, &[]).await?;
+    let owner = format!("{}_owner", session.schema());
+    let warning = |right: &str| format!("{owner} lacks {right}; as a superuser: GRANT {right} TO {owner};");
+    Ok(rows.iter().map(|row| warning(row.get(0))).collect())
+}
+
+async fn run(session: &mut Session, script: &str) -> Result<(), Error> {
+    let script = session.schema().qualify(script).into_owned();
+    session.client().batch_execute(&script).await
+}

@@ -1,0 +1,189 @@
+//! One connection to one server: dialled, recognised, and ended at the first doubt.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, Client, Error, Row};
+
+use super::error::DbError;
+use super::hints::Hint;
+use super::schema::Schema;
+use super::target::{MARKER, Target};
+
+/// A connection, with what its server said of itself. Statements say `systole.`, whatever the schema is called.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    driver: JoinHandle<()>,
+    schema: Schema,
+    pooled: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Whatever was in flight is abandoned with its socket; the server notices by client_connection_check_interval.
+        self.driver.abort();
+    }
+}
+
+impl Session {
+    /// Connects to the first server that answers and serves, and asks it `first` in the same round trip as who it is.
+    ///
+    /// Not bounded: the caller has a deadline. Cut off, the next call begins with the next server.
+    pub(super) async fn open<T>(
+        target: &Target,
+        attempt_timeout: Duration,
+        hints: Option<&mpsc::Sender<Hint>>,
+        first: impl AsyncFn(&Session) -> Result<T, DbError>,
+    ) -> Result<(Session, T), DbError> {
+        let mut failure = None;
+        for server in target.order() {
+            target.trying(server);
+            match Session::open_one(target, server, attempt_timeout, hints, &first).await {
+                Ok(opened) => {
+                    target.answered(server);
+                    return Ok(opened);
+                }
+                // What another server might do better. A wrong password is wrong everywhere.
+                Err(error) if error.is_transient() => failure = Some(worse(failure, error)),
+                Err(error) => {
+                    target.answered(server);
+                    return Err(error);
+                }
+            }
+        }
+        Err(failure.expect("a target has at least one server"))
+    }
+
+    async fn open_one<T>(
+        target: &Target,
+        server: usize,
+        attempt_timeout: Duration,
+        hints: Option<&mpsc::Sender<Hint>>,
+        first: &impl AsyncFn(&Session) -> Result<T, DbError>,
+    ) -> Result<(Session, T), DbError> {
+        let mut session = Session::dial(target, server, attempt_timeout, hints).await?;
+        // Sent together: one round trip, whatever is asked.
+        let listen = async {
+            match hints {
+                Some(_) => session.client.batch_execute(&listen(target.schema())).await,
+                None => Ok(()),
+            }
+        };
+        let (recognised, listening, answer) = tokio::join!(session.recognise(attempt_timeout), listen, first(&session));
+        let told = |error: &Error| DbError::from_driver(target.describe(), error, true);
+        let server = recognised.map_err(|error| told(&error))?;
+        if server.read_only && target.read_write {
+            let message = "it is a standby, or default_transaction_read_only is on".to_owned();
+            return Err(DbError::ReadOnly { target: target.describe(), message });
+        }
+        let answer = answer?;
+        listening.map_err(|error| told(&error))?;
+        session.pooled = server.pooled;
+        Ok((session, answer))
+    }
+
+    async fn dial(
+        target: &Target,
+        server: usize,
+        attempt_timeout: Duration,
+        hints: Option<&mpsc::Sender<Hint>>,
+    ) -> Result<Session, DbError> {
+        let mut marked = !target.options_refused();
+        let (client, mut connection) = loop {
+            let (config, tls) = target
+                .dialling(server, attempt_timeout, marked)
+                .map_err(|reason| DbError::Unprepared { target: target.describe(), reason })?;
+            match config.connect(tls).await {
+                Ok(connected) => break connected,
+                Err(error) if marked && refuses_options(&error) => {
+                    marked = false;
+                    target.remember_that_options_are_refused();
+                }
+                Err(error) => return Err(DbError::from_driver(target.describe(), &error, true)),
+            }
+        };
+        let hints = hints.cloned();
+        let driver = tokio::spawn(async move {
+            // Its errors reach the caller through the client.
+            while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
+                if let (AsyncMessage::Notification(notification), Some(hints)) = (message, &hints)
+                    && let Some(hint) = Hint::read(notification.payload())
+                {
+                    // A hint that finds no room is not missed: polling is the truth.
+                    let _ = hints.try_send(hint);
+                }
+            }
+        });
+        Ok(Session { client, driver, schema: target.schema().clone(), pooled: false })
+    }
+
+    /// Who answered; and bounds, where the session is ours alone, what an abandoned statement may do there.
+    async fn recognise(&self, attempt_timeout: Duration) -> Result<Recognised, Error> {
+        const RECOGNISE: &str = "-- session.recognise
+            SELECT NOT own AS pooled,
+                   pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
+                   CASE WHEN own THEN set_config('statement_timeout', $1, false) END,
+                   CASE WHEN own THEN set_config('idle_in_transaction_session_timeout', $1, false) END,
+                   CASE WHEN own AND current_setting('server_version_num')::int >= 140000
+                        THEN set_config('client_connection_check_interval', '500ms', false) END
+              FROM (SELECT current_setting($2, true) IS NOT NULL AS own) AS session";
+        let bound = attempt_timeout.as_millis().to_string();
+        let rows = self.client.query_typed(RECOGNISE, &[(&bound, Type::TEXT), (&MARKER, Type::TEXT)]).await?;
+        let row = rows.first().expect("a SELECT FROM one row returns one row");
+        Ok(Recognised { pooled: row.get("pooled"), read_only: row.get("read_only") })
+    }
+
+    /// Runs one statement of ours, in a transaction of its own and in one round trip, and reads all its rows.
+    pub async fn query(&self, statement: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
+        self.client.query_typed(&self.schema.qualify(statement), parameters).await
+    }
+
+    /// Whether a pooler is in between: then nothing that outlives a transaction can be had, neither settings nor LISTEN.
+    pub fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    pub(super) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// The driver's own client, for what is no single statement.
+    pub(super) fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
+struct Recognised {
+    pooled: bool,
+    read_only: bool,
+}
+
+/// A LISTEN in a session that a pooler lends out would stay with it, for strangers to hear.
+fn listen(schema: &Schema) -> String {
+    format!("DO $$ BEGIN IF current_setting('{MARKER}', true) IS NOT NULL THEN LISTEN \"{schema}\"; END IF; END $$")
+}
+
+/// Poolers say so each in its own way; a server of PostgreSQL's never does.
+fn refuses_options(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|answer| {
+        let message = answer.message();
+        message.contains("startup parameter") || message.contains("command-line options")
+    })
+}
+
+/// Of several failures the one that says most: a server that answered and does not serve, before one that is silent.
+fn worse(before: Option<DbError>, now: DbError) -> DbError {
+    match (before, now) {
+        (Some(before @ (DbError::ReadOnly { .. } | DbError::Unavailable { .. })), DbError::Unreachable { .. }) => {
+            before
+        }
+        (_, now) => now,
+    }
+}

@@ -1,0 +1,323 @@
+//! What a server has to prove, by libpq's `sslmode`, and the rustls configuration that asks for it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{SupportedProtocolVersion, version};
+
+use super::conninfo::{Conninfo, Environment, InvalidTarget};
+
+/// How much of TLS is asked for, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mode {
+    Disable,
+    /// If the server has it. Nothing is verified.
+    Prefer,
+    /// Encrypted, by whomever. Nothing is verified.
+    Require,
+    /// The server's certificate is signed by somebody we trust.
+    VerifyCa,
+    /// And is the one of the host that was asked for.
+    VerifyFull,
+}
+
+impl Mode {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Mode::Disable => "disable",
+            Mode::Prefer => "prefer",
+            Mode::Require => "require",
+            Mode::VerifyCa => "verify-ca",
+            Mode::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// Everything about TLS that was asked for. Its files are read at each dialling, so that they can be renewed under a
+/// running executor; only the system's certificates are kept.
+#[derive(Debug, Clone)]
+pub(super) struct Tls {
+    /// As asked for; else it depends on the host.
+    pub(super) mode: Option<Mode>,
+    /// A file; `None` is the system's certificates.
+    roots: Option<PathBuf>,
+    client: Option<(PathBuf, PathBuf)>,
+    revoked: Option<PathBuf>,
+    versions: Vec<&'static SupportedProtocolVersion>,
+    /// TLS from the first byte, without asking in plain text first.
+    pub(super) direct: bool,
+}
+
+impl Tls {
+    pub(super) fn of(conninfo: &Conninfo, environment: &Environment<'_>) -> Result<Tls, InvalidTarget> {
+        let existing = |name: &str| environment.at_home(name).filter(|path| path.exists());
+        let mode = conninfo.read("sslmode", "disable, prefer, require, verify-ca or verify-full", mode_of)?;
+        let system = conninfo.text("sslrootcert") == Some("system");
+        let named = conninfo.text("sslrootcert").filter(|_| !system).map(PathBuf::from);
+        let mode = match mode {
+            // As in libpq: a certificate that was named is for verifying with.
+            Some(Mode::Require) if named.is_some() => Some(Mode::VerifyCa),
+            Some(weaker) if system && weaker < Mode::VerifyFull => {
+                return Err(conninfo.refuse("sslmode", weaker.as_str(), "verify-full, since sslrootcert is system"));
+            }
+            mode => mode,
+        };
+        let roots = if system { None } else { named.or_else(|| existing(".postgresql/root.crt")) };
+        let certificate =
+            conninfo.text("sslcert").map(PathBuf::from).or_else(|| existing(".postgresql/postgresql.crt"));
+        let key =
+            conninfo.text("sslkey").map(PathBuf::from).or_else(|| environment.at_home(".postgresql/postgresql.key"));
+        let tls = Tls {
+            mode,
+            roots,
+            client: certificate.zip(key),
+            revoked: conninfo.text("sslcrl").map(PathBuf::from),
+            versions: versions(conninfo)?,
+            direct: conninfo
+                .read("sslnegotiation", "postgres or direct", |text| match text {
+                    "postgres" => Some(false),
+                    "direct" => Some(true),
+                    _ => None,
+                })?
+                .unwrap_or(false),
+        };
+        // What is wrong with the files is said now, and not at the first failover.
+        if mode != Some(Mode::Disable) {
+            tls.check(conninfo)?;
+        }
+        Ok(tls)
+    }
+
+    fn check(&self, conninfo: &Conninfo) -> Result<(), InvalidTarget> {
+        let told = |keyword, path: &Path, result: Result<(), String>| {
+            result.map_err(|reason| conninfo.refuse_file(keyword, path, reason))
+        };
+        if let Some(path) = &self.roots {
+            told("sslrootcert", path, roots_in(path).map(drop))?;
+        }
+        if let Some((certificate, key)) = &self.client {
+            told("sslcert", certificate, certificates_in(certificate).map(drop))?;
+            told("sslkey", key, key_in(key).map(drop))?;
+        }
+        if let Some(path) = &self.revoked {
+            told("sslcrl", path, revoked_in(path).map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// What rustls has to ask for.
+    pub(super) fn config(&self, mode: Mode) -> Result<ClientConfig, String> {
+        let provider = provider();
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&self.versions)
+            .map_err(|error| error.to_string())?;
+        let verifier: Arc<dyn ServerCertVerifier> = match mode {
+            Mode::Disable | Mode::Prefer | Mode::Require => Arc::new(Anybody(provider)),
+            Mode::VerifyCa => Arc::new(AnyName(self.verifier(provider)?)),
+            Mode::VerifyFull => self.verifier(provider)?,
+        };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config = match &self.client {
+            Some((certificate, key)) if mode != Mode::Disable => builder
+                .with_client_auth_cert(certificates_in(certificate)?, key_in(key)?)
+                .map_err(|error| format!("the client certificate {}: {error}", certificate.display()))?,
+            _ => builder.with_no_client_auth(),
+        };
+        if self.direct {
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
+        }
+        Ok(config)
+    }
+
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
+        let roots = match &self.roots {
+            Some(path) => Arc::new(roots_in(path)?),
+            None => systems_roots()?,
+        };
+        let mut builder = WebPkiServerVerifier::builder_with_provider(roots, provider);
+        if let Some(path) = &self.revoked {
+            // As in libpq, a list that says nothing about an issuer says nothing against its certificates.
+            builder = builder.with_crls(revoked_in(path)?).allow_unknown_revocation_status();
+        }
+        builder.build().map_err(|error| error.to_string())
+    }
+}
+
+fn mode_of(text: &str) -> Option<Mode> {
+    match text {
+        "disable" => Some(Mode::Disable),
+        // Without TLS first, and with it if that is refused: nobody is worse off with it first.
+        "allow" | "prefer" => Some(Mode::Prefer),
+        "require" => Some(Mode::Require),
+        "verify-ca" => Some(Mode::VerifyCa),
+        "verify-full" => Some(Mode::VerifyFull),
+        _ => None,
+    }
+}
+
+fn versions(conninfo: &Conninfo) -> Result<Vec<&'static SupportedProtocolVersion>, InvalidTarget> {
+    // The ones below 1.2 are not to be had, so as a lower bound they are as good as 1.2.
+    let rank = |text: &str| match text.to_ascii_lowercase().as_str() {
+        "tlsv1" | "tlsv1.1" | "tlsv1.2" => Some(2),
+        "tlsv1.3" => Some(3),
+        _ => None,
+    };
+    let highest =
+        |text: &str| rank(text).filter(|_| !matches!(text.to_ascii_lowercase().as_str(), "tlsv1" | "tlsv1.1"));
+    let least = conninfo.read("ssl_min_protocol_version", "TLSv1.2 or TLSv1.3", rank)?.unwrap_or(2);
+    let most = conninfo.read("ssl_max_protocol_version", "TLSv1.2 or TLSv1.3", highest)?.unwrap_or(3);
+    if least > most {
+        return Err(conninfo.refuse("ssl_max_protocol_version", "TLSv1.2", "not below ssl_min_protocol_version"));
+    }
+    Ok([(2, &version::TLS12), (3, &version::TLS13)]
+        .into_iter()
+        .filter(|(rank, _)| (least..=most).contains(rank))
+        .map(|(_, version)| version)
+        .collect())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(ring::default_provider())).clone()
+}
+
+fn systems_roots() -> Result<Arc<RootCertStore>, String> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let roots = ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(roots)
+    });
+    if roots.is_empty() {
+        return Err("this system has no certificates to verify with: install ca-certificates, or name a file with \
+                    sslrootcert"
+            .to_owned());
+    }
+    Ok(roots.clone())
+}
+
+fn certificates_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => {
+            Err("there is no certificate in it (PEM is expected)".to_owned())
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn roots_in(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates_in(path)? {
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    Ok(roots)
+}
+
+fn revoked_in(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    CertificateRevocationListDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| error.to_string())
+}
+
+/// As libpq has it: nobody else may read a key, but root's may be shared with a group.
+fn key_in(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let metadata = fs::metadata(path).map_err(|error: io::Error| error.to_string())?;
+    let forbidden = if metadata.uid() == 0 { 0o027 } else { 0o077 };
+    if metadata.permissions().mode() & forbidden != 0 {
+        return Err(format!("others can read this key: chmod 0600 {}", path.display()));
+    }
+    PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{error} (an unencrypted PEM key is expected)"))
+}
+
+/// Takes every certificate. Only whoever holds its key can shake hands with it, which says nothing about who that is.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Verifies everything but the name: `verify-ca`.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // The name is looked at last, behind everything else.
+        match self.0.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
