@@ -120,7 +120,6 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
     }
 
     // Armed before the first heartbeat: from here on, whatever happens to us ends in a certificate.
-    let secured = granted.secured.clone();
     let armed = guard.arm(granted.arming(&plan, &coordinator)).await;
     let lease = coordinator.hold(granted.request, granted.claim).await?;
     if let Err(error) = armed {
@@ -141,7 +140,7 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
         environment: surroundings(&plan, &lease, &coordinator, progress.as_ref()),
     };
     let conclusion = match start(&mut guard, until, order).await {
-        Ok(()) => supervision::supervise(&plan, lease, guard, &secured, signals).await,
+        Ok(()) => supervision::supervise(&plan, lease, guard, signals).await,
         Err(_) => supervision::guard_lost(&plan, lease, guard, &mut signals).await,
     };
     drop((progress, local_lock_held));
@@ -202,7 +201,6 @@ impl Granted {
             kill_grace: plan.timing.kill_grace,
             freeze_max: plan.timing.freeze_max,
             stopped_max: plan.timing.stopped_max(),
-            freezer: self.secured.freezer,
         };
         Arming { file: remains::file_of(&plan.state.instances(), self.request.instance_id), header, rules }
     }

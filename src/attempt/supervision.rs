@@ -10,8 +10,7 @@ use super::Plan;
 use crate::db::DbError;
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::certificate::Certificate;
-use crate::guard::containment::Secured;
-use crate::guard::{Audience, FromGuard, Guard, GuardError, Intent, KillReason, ToGuard, remains};
+use crate::guard::{Audience, FromGuard, Guard, GuardError, Hold, Intent, KillReason, ToGuard, remains};
 use crate::instance::{FinishError, Lease, LeaseState};
 use crate::outcome::{Cause, End, InstanceStatus};
 use crate::supervise::{Ladder, Origin, Rung, Signals};
@@ -50,13 +49,7 @@ struct Supervisor<'a> {
 }
 
 /// Supervises a command that has been told to go, until its tree is empty and its end is recorded.
-pub(super) async fn supervise(
-    plan: &Plan,
-    mut lease: Lease,
-    guard: Guard,
-    secured: &Secured,
-    mut signals: Signals,
-) -> Conclusion {
+pub(super) async fn supervise(plan: &Plan, mut lease: Lease, guard: Guard, mut signals: Signals) -> Conclusion {
     // What the command reads and writes is its own: a pipe must not be held open by us.
     let _ = let_go_of_stdio();
     let mut supervisor = Supervisor {
@@ -94,7 +87,7 @@ pub(super) async fn supervise(
                 lease.started(child_pid);
                 Ok(())
             }
-            Event::Guard(Ok(said)) => supervisor.guard_said(said, secured, &lease).await,
+            Event::Guard(Ok(said)) => supervisor.guard_said(said, &lease).await,
             Event::Guard(Err(error)) => Err(error),
             Event::Lease(state) => supervisor.lease_changed(state).await,
             Event::Signal(signal, origin) => supervisor.signalled(signal, origin).await,
@@ -130,23 +123,22 @@ pub(super) async fn supervise(
 }
 
 impl Supervisor<'_> {
-    async fn guard_said(&mut self, said: FromGuard, secured: &Secured, lease: &Lease) -> Result<(), GuardError> {
+    async fn guard_said(&mut self, said: FromGuard, lease: &Lease) -> Result<(), GuardError> {
         match said {
             FromGuard::Echo { .. } => self.unechoed_since = None,
-            FromGuard::Frozen => {
+            FromGuard::Frozen(hold) => {
                 self.frozen = true;
                 let trouble = what_troubles(&lease.state().borrow());
-                let fate = if secured.freezer {
-                    format!(
+                let fate = match hold {
+                    Hold::Freezer => format!(
                         "The command is frozen, and goes on when it answers again; after {} it is killed",
                         humantime::format_duration(self.plan.timing.freeze_max)
-                    )
-                } else {
-                    format!(
-                        "The command is stopped, and killed {} from now unless it answers: without a cgroup freezer it \
-                         cannot be kept until then",
+                    ),
+                    Hold::Grace => format!(
+                        "The command is stopped, and killed {} from now unless it answers: what is not held by a cgroup \
+                         freezer cannot be kept until then",
                         humantime::format_duration(self.plan.timing.stopped_max())
-                    )
+                    ),
                 };
                 self.plan.say(format_args!("{trouble}. {fate}"));
             }

@@ -11,6 +11,7 @@ use super::exit::{Failure, code};
 use super::print;
 use super::settings::Settings;
 use crate::config::Config;
+use crate::guard::containment::Shortcoming;
 use crate::guard::{Guard, Preparation};
 use crate::ids::InstanceId;
 
@@ -29,15 +30,27 @@ struct Check {
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
+    #[serde(flatten)]
+    containment: Option<Contained>,
+}
+
+/// What holds a tree together here.
+#[derive(Debug, Serialize)]
+struct Contained {
+    level: String,
+    freezer: bool,
+    /// Why nothing stronger could be had.
+    shortcomings: Vec<Shortcoming>,
+    not_covered: &'static str,
 }
 
 impl Check {
     fn good(name: &'static str, found: impl Into<String>) -> Check {
-        Check { name, ok: true, found: found.into(), remedy: None }
+        Check { name, ok: true, found: found.into(), remedy: None, containment: None }
     }
 
     fn bad(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Check {
-        Check { name, ok: false, found: found.into(), remedy: Some(remedy.into()) }
+        Check { name, ok: false, found: found.into(), remedy: Some(remedy.into()), containment: None }
     }
 }
 
@@ -66,6 +79,9 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     } else {
         for check in &checks {
             print::text(&format!("{}  {:<12} {}", if check.ok { "ok  " } else { "MEND" }, check.name, check.found));
+            if let Some(contained) = &check.containment {
+                print::text(&format!("                   not covered: {}", contained.not_covered));
+            }
             if let Some(remedy) = &check.remedy {
                 print::text(&format!("                   -> {remedy}"));
             }
@@ -116,18 +132,35 @@ async fn containment(config: &Config) -> Check {
         Ok(secured) => secured,
         Err(error) => return Check::bad("containment", error.to_string(), "see there"),
     };
-    let why =
-        if secured.shortcomings.is_empty() { String::new() } else { format!(" ({})", secured.shortcomings.join("; ")) };
-    if secured.freezer {
-        Check::good("containment", format!("{} with a freezer{why}", secured.label()))
-    } else {
-        Check::bad(
-            "containment",
-            format!(
-                "{} without a freezer{why}: when PostgreSQL is away for longer than about stale_after, commands are killed",
-                secured.label()
-            ),
-            "run as root, or within: systemd-run --user --scope -p Delegate=yes",
-        )
+    let contained = Contained {
+        level: secured.label(),
+        freezer: secured.freezer,
+        not_covered: secured.not_covered(),
+        shortcomings: secured.shortcomings,
+    };
+    let check = judged(&contained);
+    Check { containment: Some(contained), ..check }
+}
+
+fn judged(contained: &Contained) -> Check {
+    let part = |part: fn(&Shortcoming) -> &str, separator: &str| {
+        let mut parts: Vec<&str> = contained.shortcomings.iter().map(part).collect();
+        parts.dedup();
+        parts.join(separator)
+    };
+    let why = match part(|shortcoming| &shortcoming.reason, "; ") {
+        why if why.is_empty() => why,
+        why => format!(" ({why})"),
+    };
+    let level = &contained.level;
+    if contained.freezer {
+        return Check::good("containment", format!("{level} with a freezer{why}"));
     }
+    Check::bad(
+        "containment",
+        format!(
+            "{level} without a freezer{why}: when PostgreSQL is away for longer than about stale_after, commands are killed"
+        ),
+        part(|shortcoming| &shortcoming.remedy, "; or "),
+    )
 }

@@ -15,8 +15,15 @@ pub(crate) struct Rules {
     pub(crate) freeze_max: Duration,
     /// The same without a freezer, where a stopped tree could be woken by anybody, counted from the deadline.
     pub(crate) stopped_max: Duration,
-    /// Whether `freeze` means the cgroup freezer.
-    pub(crate) freezer: bool,
+}
+
+/// How well a frozen tree is held, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Hold {
+    /// All of it by the freezer of its cgroup, whatever anybody sends it.
+    Freezer,
+    /// Some of it by SIGSTOP alone: anybody may wake it.
+    Grace,
 }
 
 /// Why a tree was killed.
@@ -50,13 +57,13 @@ pub(crate) struct Deadman {
     /// The latest absolute deadline: `sent + F` of an acknowledged heartbeat. None has come yet: nothing may start.
     until: Option<Instant>,
     last_tick: Instant,
-    frozen_since: Option<Instant>,
+    frozen: Option<(Instant, Hold)>,
 }
 
 impl Deadman {
     /// Armed, but without a deadline yet.
     pub(crate) fn armed(rules: Rules, now: Instant) -> Deadman {
-        Deadman { rules, until: None, last_tick: now, frozen_since: None }
+        Deadman { rules, until: None, last_tick: now, frozen: None }
     }
 
     /// A renewal: deadlines are absolute, so one that was long under way moves nothing it should not.
@@ -69,16 +76,20 @@ impl Deadman {
         self.last_tick = self.last_tick.max(at.min(now));
     }
 
-    pub(crate) fn froze(&mut self, now: Instant) {
-        self.frozen_since.get_or_insert(now);
+    /// Also said again while frozen: a hold gets no better by that, only worse. True if it is news.
+    pub(crate) fn froze(&mut self, now: Instant, hold: Hold) -> bool {
+        let before = self.frozen;
+        let (since, held) = before.unwrap_or((now, hold));
+        self.frozen = Some((since, held.max(hold)));
+        self.frozen != before
     }
 
     pub(crate) fn thawed(&mut self) {
-        self.frozen_since = None;
+        self.frozen = None;
     }
 
     pub(crate) fn is_frozen(&self) -> bool {
-        self.frozen_since.is_some()
+        self.frozen.is_some()
     }
 
     /// The deadline; without one nothing may be started.
@@ -88,15 +99,17 @@ impl Deadman {
 
     pub(crate) fn decide(&self, now: Instant) -> Decision {
         let Some(until) = self.until else { return Decision::Wait(Instant::from_nanos(u64::MAX)) };
-        let Some(frozen_since) = self.frozen_since else {
+        let Some((frozen_since, hold)) = self.frozen else {
             return if now < until { Decision::Wait(until) } else { Decision::Freeze };
         };
         if now < until {
             return Decision::Thaw;
         }
         let silent_at = until.max(self.last_tick) + self.rules.kill_grace / 2;
-        let away_at =
-            if self.rules.freezer { frozen_since + self.rules.freeze_max } else { until + self.rules.stopped_max };
+        let away_at = match hold {
+            Hold::Freezer => frozen_since + self.rules.freeze_max,
+            Hold::Grace => until + self.rules.stopped_max,
+        };
         if now >= silent_at {
             Decision::Kill(KillReason::SupervisorSilent)
         } else if now >= away_at {
@@ -121,15 +134,14 @@ mod tests {
         kill_grace: Duration::from_secs(3),
         freeze_max: Duration::from_secs(600),
         stopped_max: Duration::from_millis(8500),
-        freezer: true,
     };
 
-    fn frozen_at_deadline(rules: Rules) -> Deadman {
-        let mut switch = Deadman::armed(rules, at(0));
+    fn frozen_at_deadline(hold: Hold) -> Deadman {
+        let mut switch = Deadman::armed(RULES, at(0));
         switch.renewed(at(15_000));
         assert_eq!(switch.decide(at(14_999)), Decision::Wait(at(15_000)));
         assert_eq!(switch.decide(at(15_000)), Decision::Freeze);
-        switch.froze(at(15_000));
+        assert!(switch.froze(at(15_000), hold));
         switch
     }
 
@@ -142,14 +154,14 @@ mod tests {
 
     #[test]
     fn a_silent_supervisor_costs_its_tree_within_k_of_the_deadline() {
-        let switch = frozen_at_deadline(RULES);
+        let switch = frozen_at_deadline(Hold::Freezer);
         assert_eq!(switch.decide(at(16_499)), Decision::Wait(at(16_500)));
         assert_eq!(switch.decide(at(16_500)), Decision::Kill(KillReason::SupervisorSilent));
     }
 
     #[test]
     fn a_living_supervisor_keeps_its_tree_frozen_while_the_database_is_away() {
-        let mut switch = frozen_at_deadline(RULES);
+        let mut switch = frozen_at_deadline(Hold::Freezer);
         for second in 16..600 {
             switch.ticked(at(second * 1000), at(second * 1000));
             assert!(matches!(switch.decide(at(second * 1000)), Decision::Wait(_)), "{second}");
@@ -160,7 +172,7 @@ mod tests {
 
     #[test]
     fn without_a_freezer_the_tree_is_dead_before_anybody_may_take_over() {
-        let mut switch = frozen_at_deadline(Rules { freezer: false, ..RULES });
+        let mut switch = frozen_at_deadline(Hold::Grace);
         switch.ticked(at(23_400), at(23_400));
         assert!(matches!(switch.decide(at(23_400)), Decision::Wait(_)));
         switch.ticked(at(23_500), at(23_500));
@@ -169,8 +181,19 @@ mod tests {
     }
 
     #[test]
+    fn what_escapes_from_a_freezer_has_the_time_of_one_without() {
+        let mut switch = frozen_at_deadline(Hold::Freezer);
+        switch.ticked(at(20_000), at(20_000));
+        assert!(!switch.froze(at(20_000), Hold::Freezer));
+        assert!(switch.froze(at(20_000), Hold::Grace));
+        assert!(!switch.froze(at(20_000), Hold::Freezer), "a hold that was lost is not won back");
+        switch.ticked(at(23_500), at(23_500));
+        assert_eq!(switch.decide(at(23_500)), Decision::Kill(KillReason::DatabaseAway));
+    }
+
+    #[test]
     fn a_renewal_that_came_too_late_thaws_nothing() {
-        let mut switch = frozen_at_deadline(RULES);
+        let mut switch = frozen_at_deadline(Hold::Freezer);
         switch.renewed(at(15_900));
         assert_ne!(switch.decide(at(16_000)), Decision::Thaw);
         switch.renewed(at(30_000));
@@ -179,7 +202,7 @@ mod tests {
 
     #[test]
     fn ticks_that_lay_in_the_socket_are_as_old_as_they_are() {
-        let mut switch = frozen_at_deadline(RULES);
+        let mut switch = frozen_at_deadline(Hold::Freezer);
         // We were stopped; the supervisor's last tick is from 15.2 s, and read only now.
         switch.ticked(at(15_200), at(40_000));
         assert_eq!(switch.decide(at(40_000)), Decision::Kill(KillReason::SupervisorSilent));
@@ -191,7 +214,8 @@ mod tests {
         fn nothing_runs_past_the_newest_renewal(
             steps in prop::collection::vec((0u64..3, 0u64..60_000), 1..60), freezer: bool,
         ) {
-            let mut switch = Deadman::armed(Rules { freezer, ..RULES }, at(0));
+            let hold = if freezer { Hold::Freezer } else { Hold::Grace };
+            let mut switch = Deadman::armed(RULES, at(0));
             let (mut now, mut newest) = (0u64, 0u64);
             for (kind, value) in steps {
                 match kind {
@@ -200,7 +224,7 @@ mod tests {
                     _ => now += value / 20,
                 }
                 match switch.decide(at(now)) {
-                    Decision::Freeze => switch.froze(at(now)),
+                    Decision::Freeze => prop_assert!(switch.froze(at(now), hold)),
                     Decision::Thaw => switch.thawed(),
                     Decision::Kill(_) => { prop_assert!(now >= newest); break; }
                     Decision::Wait(next) => prop_assert!(next > at(now)),

@@ -7,19 +7,28 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+pub(super) use super::process::main as serve;
+
 use super::PROCESS_NAME;
-use super::containment::{Cgroup, Killed, Secured, children, kill_all};
-use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, is_whole, send, send_descriptor};
+use super::containment::{Cgroup, Killed, Secured, children, kill_all, reap_all, see_our_own};
+use super::descriptor::send_descriptor;
+use super::error::GuardError;
+use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, is_whole, send};
 
 /// An idle guard takes down its empty containment in a few milliseconds.
 const DISMISSAL_PATIENCE: Duration = Duration::from_millis(500);
 
-/// A guard of ours. Dropping it closes its socket: it then kills what it guards, certifies and ends.
+/// How often we reap what others have left to us.
+const REAPING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A guard of ours. Dropping it closes its socket: it then kills what it guards, certifies and ends. While we have one, we
+/// reap whoever else's orphan comes to us.
 #[derive(Debug)]
 pub(crate) struct Guard {
     pid: Pid,
@@ -28,20 +37,8 @@ pub(crate) struct Guard {
     secured: Option<Secured>,
     /// Children that we had before (a shell that exec'ed us may have left some): none of ours to kill.
     strangers: Vec<Pid>,
-}
-
-/// Why there is no guard, or no longer one.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum GuardError {
-    /// It could not be started, or spoken to.
-    #[error("the guard process cannot be started: {0}")]
-    Start(io::Error),
-    /// Not even the weakest containment could be had.
-    #[error("the command cannot be contained here: {0}")]
-    Unready(String),
-    /// It ended although nobody asked it to: killed, or out of memory.
-    #[error("the guard process is gone")]
-    Gone,
+    /// Ends with the guard.
+    reaping: tokio::task::JoinHandle<()>,
 }
 
 impl Guard {
@@ -49,6 +46,13 @@ impl Guard {
     ///
     /// The command's stdin is ours. Must be called within a tokio runtime.
     pub(crate) fn start(preparation: Preparation) -> Result<Guard, GuardError> {
+        if !see_our_own() {
+            return Err(GuardError::Unready(
+                "/proc is not mounted, or shows another PID namespace than ours; mount ours: mount -t proc proc /proc \
+                 (unshare --mount-proc)"
+                    .to_owned(),
+            ));
+        }
         let started = || -> io::Result<Guard> {
             // Orphans of a guard that dies come to us.
             rustix::process::set_child_subreaper(Some(Pid::INIT))?;
@@ -63,7 +67,9 @@ impl Guard {
             send(&ours, &ToGuard::Prepare(preparation))?;
             ours.set_nonblocking(true)?;
             let socket = UnixStream::from_std(ours)?;
-            Ok(Guard { pid: Pid::from_child(&child), socket, unread: Vec::new(), secured: None, strangers })
+            let pid = Pid::from_child(&child);
+            let reaping = tokio::spawn(reap_orphans(pid));
+            Ok(Guard { pid, socket, unread: Vec::new(), secured: None, strangers, reaping })
         };
         started().map_err(GuardError::Start)
     }
@@ -142,7 +148,30 @@ impl Guard {
         let _ = self.socket.shutdown().await;
         let end = async { while self.hear().await.is_ok() {} };
         let _ = tokio::time::timeout(DISMISSAL_PATIENCE, end).await;
-        // What it still has to take down it does by itself.
+        // What it still has to take down it does by itself, unless our end is the end of all.
+        if getpid() == Pid::INIT {
+            let ended = async {
+                while !matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::CHILD)) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let _ = tokio::time::timeout(DISMISSAL_PATIENCE, ended).await;
+        }
         let _ = waitpid(Some(self.pid), WaitOptions::NOHANG);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.reaping.abort();
+    }
+}
+
+/// Reaps whatever ends as our child without being one: we are a subreaper, and in a container it may be PID 1.
+async fn reap_orphans(guard: Pid) {
+    let mut interval = tokio::time::interval(REAPING_INTERVAL);
+    loop {
+        interval.tick().await;
+        reap_all(&[guard]);
     }
 }

@@ -32,7 +32,7 @@ fn run(socket: &UnixStream, stdin: &OwnedFd) -> io::Result<i32> {
     birth::close_ours_but(socket.as_raw_fd())?;
     let is_pid_1 = std::process::id() == 1;
     if is_pid_1 {
-        pid_namespace::mount_own_proc()?;
+        pid_namespace::mount_own_proc().map_err(|error| io::Error::other(format!("no /proc of its own: {error}")))?;
     }
     send(socket, &FromInit::Ready)?;
     let Some(ToInit::Go(order)) = receive(socket)? else { return Ok(0) };

@@ -15,18 +15,31 @@
 //! What it does not cover: work handed to another daemon, a write stuck in the kernel, SQL that still runs in the
 //! server, and a supervisor and a guard killed together where there is no PID namespace.
 
+// Elsewhere nothing is contained yet: what speaks to a guard is compiled, and has none to speak to.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
+
 pub(crate) mod certificate;
 pub(crate) mod containment;
+#[cfg(target_os = "linux")]
+mod cradle;
 mod deadman;
+#[cfg(target_os = "linux")]
+mod descriptor;
+mod error;
+#[cfg_attr(not(target_os = "linux"), path = "no_guard.rs")]
 mod handle;
+#[cfg(target_os = "linux")]
 mod init;
+#[cfg(target_os = "linux")]
 mod process;
 pub(crate) mod remains;
+#[cfg(target_os = "linux")]
 mod tree;
 mod wire;
 
-pub(crate) use deadman::{KillReason, Rules};
-pub(crate) use handle::{Guard, GuardError};
+pub(crate) use deadman::{Hold, KillReason, Rules};
+pub(crate) use error::GuardError;
+pub(crate) use handle::Guard;
 #[cfg(fuzzing)]
 pub use wire::fuzz;
 pub(crate) use wire::{Arming, Audience, FromGuard, Intent, Order, Preparation, ToGuard};
@@ -39,5 +52,5 @@ const PROCESS_NAME: &str = "deadman";
 /// To be called first in `main`, while the process has one thread and one purpose.
 pub fn branch() -> Option<i32> {
     let mut arguments = std::env::args_os();
-    (arguments.next()? == PROCESS_NAME && arguments.next()? == "guard").then(process::main)
+    (arguments.next()? == PROCESS_NAME && arguments.next()? == "guard").then(handle::serve)
 }

@@ -14,11 +14,11 @@ use rustix::time::{
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 
 use super::certificate::{Certificate, InstanceFile};
+use super::containment::Killed;
 use super::deadman::{Deadman, Decision, KillReason};
+use super::descriptor::receive_descriptor;
 use super::tree::{Ended, News, Tree};
-use super::wire::{
-    Arming, Audience, FromGuard, Intent, Preparation, ToGuard, decode, receive, receive_descriptor, send,
-};
+use super::wire::{Arming, Audience, FromGuard, Intent, Preparation, ToGuard, decode, receive, send};
 use crate::elapsed::Instant;
 use crate::outcome::{Cause, End, InstanceStatus};
 
@@ -98,6 +98,7 @@ impl Guard {
                     News::Ended(ended) => return self.ended(ended),
                 }
             }
+            let mut ticked = false;
             for message in self.heard()? {
                 match message {
                     Some(ToGuard::Arm(arming)) => self.arm(*arming)?,
@@ -112,6 +113,7 @@ impl Guard {
                         if let Some(switch) = &mut self.switch {
                             switch.ticked(at, Instant::now());
                         }
+                        ticked = true;
                     }
                     // If its deadline has passed meanwhile, init is frozen, and hears it when it is thawed.
                     Some(ToGuard::Go(order)) => {
@@ -133,6 +135,9 @@ impl Guard {
                     None => return self.supervisor_gone(),
                 }
             }
+            if ticked {
+                self.look_after_the_frozen();
+            }
         }
     }
 
@@ -146,9 +151,9 @@ impl Guard {
                     return None;
                 }
                 Decision::Freeze => {
-                    self.tree.freeze();
-                    switch.froze(Instant::now());
-                    let _ = send(&self.supervisor, &FromGuard::Frozen);
+                    let hold = self.tree.freeze();
+                    let _ = switch.froze(Instant::now(), hold);
+                    let _ = send(&self.supervisor, &FromGuard::Frozen(hold));
                 }
                 // The deadline was ahead just now. If it has passed during the thaw, the next turn freezes again.
                 Decision::Thaw => {
@@ -158,6 +163,15 @@ impl Guard {
                 }
                 Decision::Kill(reason) => return Some(reason),
             }
+        }
+    }
+
+    /// Somebody may have moved or woken a part of a frozen tree: then it is stopped again.
+    fn look_after_the_frozen(&mut self) {
+        let Some(switch) = self.switch.as_mut().filter(|switch| switch.is_frozen()) else { return };
+        let hold = self.tree.stop_the_escaped();
+        if switch.froze(Instant::now(), hold) {
+            let _ = send(&self.supervisor, &FromGuard::Frozen(hold));
         }
     }
 
@@ -252,12 +266,8 @@ impl Guard {
 
     /// Kills until nothing is left, however long that takes: without an empty tree there is no certificate.
     fn empty(&mut self) {
-        loop {
-            let remaining = self.tree.kill(EMPTYING_PATIENCE);
-            if remaining.is_empty() {
-                return;
-            }
-            self.tell(&FromGuard::Remaining { pids: remaining.into_iter().map(Pid::as_raw_pid).collect() });
+        while let Killed::Remaining(pids) = self.tree.kill(EMPTYING_PATIENCE) {
+            self.tell(&FromGuard::Remaining { pids: pids.into_iter().map(Pid::as_raw_pid).collect() });
         }
     }
 

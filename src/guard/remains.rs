@@ -9,14 +9,11 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::certificate::{Certificate, Header, InstanceFile};
-use super::containment::Cgroup;
+use super::containment::sweep_cgroup;
 use crate::elapsed::Instant;
 use crate::identity::boot_id;
 use crate::ids::InstanceId;
 use crate::outcome::{Cause, End, InstanceStatus};
-
-/// How long the sweep waits for a killed tree: a claim is waiting behind it.
-const EMPTYING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A file that nobody can act upon any more is removed when it is older than any lease.
 const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
@@ -75,12 +72,7 @@ fn emptied(header: &Header) -> bool {
     if header.boot_id.is_none() || header.boot_id != boot_id() {
         return false;
     }
-    let Some(Ok(Some(cgroup))) = header.cgroup.as_deref().map(Cgroup::open) else { return false };
-    let emptied = cgroup.kill().is_ok() && cgroup.wait_empty(EMPTYING_PATIENCE).unwrap_or(false);
-    if emptied {
-        let _ = cgroup.remove();
-    }
-    emptied
+    header.cgroup.as_deref().is_some_and(sweep_cgroup)
 }
 
 fn remove_if_old(path: &Path) -> io::Result<()> {

@@ -1,20 +1,22 @@
 //! The command and all it starts, whatever contains it: started, signalled, frozen, killed, and seen to be empty.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, pidfd_send_signal, set_child_subreaper, waitpid,
 };
 use serde_json::json;
 
-use super::containment::birth::{self, Born};
-use super::containment::{Cgroup, Containment, Killed, Secured, continue_all, kill_all, signal_all, stop_all};
-use super::init;
-use super::wire::{FromInit, Order, ToInit, decode, receive, send};
+use super::containment::{Cgroup, Containment, Killed, Secured, continue_these, kill_all, signal_all, stop_all};
+use super::cradle::{self, Cradle};
+use super::deadman::Hold;
+use super::wire::{FromInit, Order, ToInit, decode, send};
 
 /// A tree in its containment. Made by the guard, whose children its topmost processes are.
 pub(super) struct Tree {
@@ -26,6 +28,8 @@ pub(super) struct Tree {
     unread: Vec<u8>,
     command: Option<OwnedFd>,
     started: bool,
+    /// What a freeze has stopped by signal.
+    stopped: HashSet<Pid>,
     /// Signals that came before the command: it gets them with its start.
     early: Vec<(Signal, bool)>,
 }
@@ -51,39 +55,7 @@ impl Tree {
     pub(super) fn make(name: &str, wish: Option<Containment>, stdin: OwnedFd) -> io::Result<Tree> {
         // Orphans of the tree come to us, at every level: what has no parent left is still ours to find.
         set_child_subreaper(Some(Pid::INIT))?;
-        let is_root = rustix::process::geteuid().is_root();
-        let strongest = wish.unwrap_or(Containment::PidNamespace);
-        let mut shortcomings = Vec::new();
-
-        let cgroup = if strongest > Containment::Cgroup {
-            None
-        } else {
-            Cgroup::create(name).map_err(|error| shortcomings.push(format!("no cgroup: {error}"))).ok()
-        };
-        let mut made = None;
-        if strongest == Containment::PidNamespace {
-            if is_root {
-                match fork_init(cgroup.as_ref(), true, &stdin) {
-                    Ok(init) => made = Some((Containment::PidNamespace, init)),
-                    Err(error) => shortcomings.push(format!("no PID namespace: {error}")),
-                }
-            } else {
-                shortcomings.push("no PID namespace: that takes root".to_owned());
-            }
-        }
-        let (level, (init, socket)) = match made {
-            Some(made) => made,
-            None => {
-                let level = if cgroup.is_some() { Containment::Cgroup } else { Containment::Subreaper };
-                (level, fork_init(cgroup.as_ref(), false, &stdin)?)
-            }
-        };
-        let secured = Secured {
-            level,
-            cgroup: cgroup.as_ref().map(Cgroup::location),
-            freezer: cgroup.as_ref().is_some_and(Cgroup::can_freeze),
-            shortcomings,
-        };
+        let Cradle { secured, cgroup, init, socket } = cradle::make(name, wish, &stdin)?;
         Ok(Tree {
             secured,
             cgroup,
@@ -92,6 +64,7 @@ impl Tree {
             unread: Vec::new(),
             command: None,
             started: false,
+            stopped: HashSet::new(),
             early: Vec::new(),
         })
     }
@@ -195,49 +168,60 @@ impl Tree {
         } else if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.signal_all(signal);
         } else {
-            signal_all(rustix::process::getpid(), signal);
+            signal_all(signal);
         }
     }
 
-    pub(super) fn freeze(&self) {
-        match &self.cgroup {
-            Some(cgroup) if self.secured.freezer => {
-                let _ = cgroup.freeze();
-            }
-            _ => stop_all(rustix::process::getpid()),
+    /// Lets nothing of it run, and says how well that holds.
+    pub(super) fn freeze(&mut self) -> Hold {
+        let frozen = self.freezer().is_some_and(|cgroup| cgroup.freeze().is_ok());
+        if frozen { self.stop_the_escaped() } else { self.stop_but(&[]) }
+    }
+
+    /// Stops what is outside of a frozen cgroup: what has moved itself to another one (a systemd scope, a container without a
+    /// daemon) is still ours. Waits for nobody.
+    pub(super) fn stop_the_escaped(&mut self) -> Hold {
+        match self.freezer().map(Cgroup::pids) {
+            Some(Ok(inside)) => self.stop_but(&inside),
+            _ => self.stop_but(&[]),
         }
     }
 
-    pub(super) fn thaw(&self) {
-        match &self.cgroup {
-            Some(cgroup) if self.secured.freezer => {
-                let _ = cgroup.thaw();
-            }
-            _ => continue_all(rustix::process::getpid()),
-        }
+    fn stop_but(&mut self, frozen: &[Pid]) -> Hold {
+        let stopped = stop_all(frozen);
+        let hold = if stopped.is_empty() && self.secured.freezer { Hold::Freezer } else { Hold::Grace };
+        self.stopped.extend(stopped);
+        hold
     }
 
-    /// Kills everything, frozen or not; returns what is left after `patience`. Empty is proof:
-    /// the kernel reports the end of a namespace's init only when the namespace is empty, a cgroup says so itself, and a
-    /// subreaper without children has no descendants.
-    pub(super) fn kill(&mut self, patience: Duration) -> Vec<Pid> {
+    fn freezer(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref().filter(|_| self.secured.freezer)
+    }
+
+    pub(super) fn thaw(&mut self) {
+        if let Some(cgroup) = self.freezer() {
+            let _ = cgroup.thaw();
+        }
+        continue_these(std::mem::take(&mut self.stopped));
+    }
+
+    /// Kills everything, frozen or not, within `patience`. Empty is proof: the kernel reports the end of a namespace's init
+    /// only when the namespace is empty, a cgroup says so itself, and a subreaper without children has no descendants.
+    pub(super) fn kill(&mut self, patience: Duration) -> Killed {
         if self.secured.level == Containment::PidNamespace {
             let _ = kill_process(self.init, Signal::KILL);
             if !reaped(self.init, patience) {
-                return vec![self.init];
+                return Killed::Remaining(vec![self.init]);
             }
         }
         if let Some(cgroup) = &self.cgroup {
             let _ = cgroup.kill();
             if !cgroup.wait_empty(patience).unwrap_or(false) {
-                return cgroup.pids().unwrap_or_else(|_| vec![self.init]);
+                return Killed::Remaining(cgroup.pids().unwrap_or_default());
             }
         }
-        // What is left of our children are zombies; at the subreaper level this is the kill itself.
-        match kill_all(&[]) {
-            Killed::Emptied => Vec::new(),
-            Killed::Remaining(pids) => pids,
-        }
+        // Zombies, and what has moved itself out of the cgroup; at the subreaper level this is the kill itself.
+        kill_all(&[])
     }
 
     /// Takes the empty containment down.
@@ -261,26 +245,6 @@ impl Ended {
     }
 }
 
-/// Forks init, born in its cgroup and namespaces, with what will be the command's stdin.
-fn fork_init(cgroup: Option<&Cgroup>, namespaces: bool, stdin: &OwnedFd) -> io::Result<(Pid, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let pid = match birth::fork(cgroup, namespaces)? {
-        Born::Child => init::live(&theirs, stdin),
-        Born::Parent(pid) => pid,
-    };
-    drop(theirs);
-    match receive(&ours)? {
-        Some(FromInit::Ready) => Ok((pid, ours)),
-        said => {
-            let _ = waitpid(Some(pid), WaitOptions::empty());
-            let Some(FromInit::Unready { reason }) = said else {
-                return Err(io::Error::other("its first process ended before it was ready"));
-            };
-            Err(io::Error::other(reason))
-        }
-    }
-}
-
 fn only_child_of(pid: Pid) -> Option<Pid> {
     let raw = pid.as_raw_pid();
     let children = std::fs::read_to_string(format!("/proc/{raw}/task/{raw}/children")).ok()?;
@@ -289,14 +253,21 @@ fn only_child_of(pid: Pid) -> Option<Pid> {
 
 /// Waits for the end of a child of ours and reaps it; true also if it has been reaped before.
 fn reaped(pid: Pid, patience: Duration) -> bool {
-    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
-    let timeout =
-        rustix::event::Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
-    match poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)) {
-        Ok(0) => false,
-        _ => {
-            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
-            true
+    let deadline = Instant::now() + patience;
+    loop {
+        match waitpid(Some(pid), WaitOptions::NOHANG) {
+            Ok(None) | Err(Errno::INTR) => {}
+            Ok(Some(_)) | Err(Errno::CHILD) => return true,
+            Err(_) => return false,
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(descriptor) => drop(poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout))),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }

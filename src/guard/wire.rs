@@ -1,22 +1,16 @@
 //! What supervisor, guard and init say to each other: JSON behind a length, over unix sockets.
 
 use std::ffi::OsString;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
-};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{Certificate, Header};
 use super::containment::{Containment, Secured};
-use super::deadman::Rules;
+use super::deadman::{Hold, Rules};
 use crate::elapsed::Instant;
 use crate::ids::InstanceId;
 use crate::outcome::InstanceStatus;
@@ -78,7 +72,7 @@ pub(crate) enum FromGuard {
     Stopped {
         number: i32,
     },
-    Frozen,
+    Frozen(Hold),
     Thawed,
     /// Killed, but these processes do not die: stuck in the kernel, or out of our rights.
     Remaining {
@@ -204,31 +198,6 @@ pub(super) fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Resul
     buffer.resize(4 + length, 0);
     socket.read_exact(&mut buffer[4..])?;
     decode(&mut buffer)
-}
-
-/// Sends one descriptor, with one byte to carry it. Always the first thing on a socket.
-pub(super) fn send_descriptor(socket: &UnixStream, descriptor: BorrowedFd<'_>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [descriptor];
-    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(socket.as_fd(), &[IoSlice::new(b"d")], &mut ancillary, SendFlags::empty())?;
-    Ok(())
-}
-
-pub(super) fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
-            && let Some(descriptor) = descriptors.next()
-        {
-            return Ok(descriptor);
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other end closed before it sent its descriptor"))
 }
 
 /// The same messages, wherever the bytes are cut.

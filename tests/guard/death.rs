@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, kill_process, kill_process_group};
 
 use super::SOON;
-use super::levels::{Level, at_each_of, at_every_level};
+use super::levels::{Level, at_each_of, at_every_level_and_as_users};
 use super::support::process::{guard_of, lives, through};
 use super::support::{Database, Running, Systole, eventually};
 use super::trees::{Mark, ends, start_tree};
@@ -25,7 +25,7 @@ fn next_attempt_at_once(host: &Systole, run_id: &str) {
 #[test]
 fn a_killed_supervisor_leaves_nothing_but_a_certificate() {
     let database = Database::new();
-    at_every_level(|level| {
+    at_every_level_and_as_users(|level| {
         let host = level.host(&database);
         let mark = Mark::new();
         let mut run = start_tree(&host, level.name(), &mark);
@@ -51,7 +51,7 @@ fn a_killed_supervisor_leaves_nothing_but_a_certificate() {
 #[test]
 fn a_killed_guard_takes_its_tree_along_and_the_run_is_lost() {
     let database = Database::new();
-    at_every_level(|level| {
+    at_every_level_and_as_users(|level| {
         let host = level.host(&database);
         let mark = Mark::new();
         let mut run = start_tree(&host, level.name(), &mark);
@@ -67,7 +67,7 @@ fn a_killed_guard_takes_its_tree_along_and_the_run_is_lost() {
 #[test]
 fn a_killed_process_group_does_not_take_the_guard_along() {
     let database = Database::new();
-    at_every_level(|level| {
+    at_every_level_and_as_users(|level| {
         let host = level.host(&database);
         let mark = Mark::new();
         let mut run = start_tree(&host, level.name(), &mark);
@@ -82,7 +82,7 @@ fn a_killed_process_group_does_not_take_the_guard_along() {
 #[test]
 fn a_lost_guard_costs_no_stranger_its_life() {
     let database = Database::new();
-    at_every_level(|level| {
+    at_every_level_and_as_users(|level| {
         let host = level.host(&database);
         let (mark, bystanders) = (Mark::new(), Mark::new());
         // A shell that has started something, and then becomes systole: its children are then ours.
@@ -128,14 +128,14 @@ fn with_a_pid_namespace_nothing_outlives_supervisor_and_guard() {
 #[test]
 fn what_outlives_both_in_a_cgroup_is_swept_by_the_next_systole_of_the_host() {
     let database = Database::new();
-    at_each_of(&[Level::Cgroup], |level| {
+    at_each_of(&[Level::Cgroup, Level::Delegated], |level| {
         let host = level.host(&database);
         let mark = Mark::new();
         let mut run = start_tree(&host, level.name(), &mark);
         kill_both(&mut run);
         assert!(!mark.living().is_empty(), "nothing is left to be swept: this test shows nothing");
         // Any systole of this host, and for any run.
-        let other = host.output(&["run", "another", "--", "true"]);
+        let other = host.output(&["run", &format!("{}-another", level.name()), "--", "true"]);
         assert_eq!(other.status.code(), Some(0), "{}", String::from_utf8_lossy(&other.stderr));
         assert!(mark.living().is_empty(), "it started a command beside the remains");
         assert_eq!(ends(&database, level.name()), ["CRASHED proof"]);

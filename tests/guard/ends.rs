@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 
 use super::SOON;
-use super::levels::{Level, at_every_level, had};
+use super::levels::{Level, at_every_level, at_every_level_and_as_users, had};
 use super::support::process::{guard_of, lives};
 use super::support::{Database, Running, Systole, eventually, throughout};
 use super::trees::{Mark, ends};
@@ -14,7 +14,7 @@ use super::trees::{Mark, ends};
 #[test]
 fn what_a_command_leaves_behind_ends_with_it() {
     let database = Database::new();
-    at_every_level(|level| {
+    at_every_level_and_as_users(|level| {
         let host = level.host(&database);
         let mark = Mark::new();
         let script = "

@@ -10,6 +10,8 @@
 //! | `terminal` | type at it: Ctrl-C, Ctrl-Z |
 //! | `stdio` | get between a command and its input, output, environment and descriptors |
 //! | `ends` | lose how a command ended |
+//! | `delegation` | run it in cgroups that are delegated, half delegated, or not at all |
+//! | `containers` | run it as PID 1, without capabilities, cgroups, system calls or a proper /proc |
 //! | `footprint` | be a burden |
 
 mod levels;
@@ -17,8 +19,10 @@ mod levels;
 mod support;
 mod trees;
 
+mod containers;
 mod database_away;
 mod death;
+mod delegation;
 mod ends;
 mod footprint;
 mod signals;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::SOON;
-use super::levels::at_every_level;
+use super::levels::{at_every_level, at_every_level_and_as_users};
 use super::support::process::{guard_of, state};
 use super::support::{Database, boottime_ms, eventually, throughout};
 use super::trees::{Mark, Probe, ends, last_heartbeat_ms, start_tree};
@@ -20,7 +20,7 @@ const FREEZE_SLACK: u64 = 150;
 #[test]
 fn a_stopped_supervisor_loses_its_tree_before_the_next_one_starts() {
     let database = Database::new();
-    at_every_level(|level| {
+    at_every_level_and_as_users(|level| {
         let host = level.host(&database).fast();
         let (first, second) = (Probe::new(&host, "first"), Probe::new(&host, "second"));
         let mut holder = first.start(&host, level.name());
@@ -101,7 +101,7 @@ impl Drop for Stopped {
 #[test]
 fn a_stopped_guard_is_found_out_and_loses_its_tree() {
     let database = Database::new();
-    at_every_level(|level| {
+    at_every_level_and_as_users(|level| {
         let host = level.host(&database).fast();
         let mark = Mark::new();
         let mut run = start_tree(&host, level.name(), &mark);
@@ -143,7 +143,7 @@ fn an_end_that_came_while_the_supervisor_was_stopped_is_that_end() {
 #[test]
 fn a_guard_cannot_be_talked_out_of_its_duty() {
     let database = Database::new();
-    at_every_level(|level| {
+    at_every_level_and_as_users(|level| {
         let host = level.host(&database);
         let mark = Mark::new();
         let run = start_tree(&host, level.name(), &mark);

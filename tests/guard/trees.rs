@@ -102,6 +102,16 @@ impl Probe {
         running
     }
 
+    /// The same, started by another program that becomes it.
+    pub(crate) fn start_behind(&self, host: &Systole, run_id: &str, launcher: &[&str]) -> Running {
+        let mut arguments = self.arguments(run_id, &[]);
+        let command = arguments.iter().position(|argument| argument == "--").expect("it is there") + 1;
+        arguments.splice(command..command, launcher.iter().map(|&part| part.to_owned()));
+        let running = host.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        eventually("the first stamp of the probe", super::SOON, || (!self.stamps().is_empty()).then_some(()));
+        running
+    }
+
     /// Starts a run of it with these flags.
     pub(crate) fn start_waiting(&self, host: &Systole, run_id: &str, flags: &[&str]) -> Running {
         let arguments = self.arguments(run_id, flags);

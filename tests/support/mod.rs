@@ -2,12 +2,14 @@
 
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs)] // each test binary uses its own part
 
+pub mod cgroup;
 pub mod process;
 pub mod server;
 pub mod terminal;
 
 use std::time::{Duration, Instant};
 
+pub use cgroup::Cgroup;
 pub use process::{Running, Systole};
 pub use server::{Database, OwnServer};
 pub use terminal::Terminal;

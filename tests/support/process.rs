@@ -5,17 +5,22 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Database, eventually};
+use super::{Cgroup, Database, eventually};
 
 /// A host's worth of configuration: a database, a state folder, fast but safe timing.
 #[derive(Debug, Clone)]
 pub struct Systole {
     pub state: Arc<tempfile::TempDir>,
     environment: Vec<(String, String)>,
+    program: PathBuf,
+    /// What the program is started by: a program and its arguments, or nothing.
+    launcher: Vec<String>,
+    cgroup: Option<Arc<Cgroup>>,
 }
 
 impl Systole {
@@ -26,7 +31,42 @@ impl Systole {
             ("SYSTOLE_DATABASE_URL".to_owned(), database.url.clone()),
             ("SYSTOLE_STATE_DIR".to_owned(), state.path().join("state").display().to_string()),
         ];
-        Systole { state, environment }
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_systole"));
+        Systole { state, environment, program, launcher: Vec::new(), cgroup: None }
+    }
+
+    /// Started by another program, which becomes it: `launcher… systole …`. The last one that is given is the innermost.
+    pub fn through(mut self, launcher: &[&str]) -> Systole {
+        self.launcher.extend(launcher.iter().map(|&part| part.to_owned()));
+        self
+    }
+
+    /// As another user without any rights, who owns the state folder and can reach the program. To be told before
+    /// anything has been started, and the server is reached over TCP. Takes root.
+    pub fn by_user(mut self, uid: u32) -> Systole {
+        // The folder of the build may be closed to others. Copied by a process of its own: a descriptor of ours on which it is
+        // written, inherited by somebody else's fork, would keep it from being executed.
+        self.program = self.state.path().join("program");
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_systole")).arg(&self.program).status();
+        assert!(copied.expect("cp is everywhere").success());
+        std::os::unix::fs::chown(self.state.path(), Some(uid), Some(uid)).expect("we are root");
+        let home = self.state.path().display().to_string();
+        let uid = uid.to_string();
+        self.with("HOME", &home).with("XDG_CONFIG_HOME", &home).through(&[
+            "setpriv",
+            "--reuid",
+            &uid,
+            "--regid",
+            &uid,
+            "--clear-groups",
+        ])
+    }
+
+    /// In this cgroup, which lives as long as this. To be told before the user: moving there takes rights.
+    pub fn within(mut self, cgroup: Cgroup) -> Systole {
+        let path = cgroup.path().display().to_string();
+        self.cgroup = Some(Arc::new(cgroup));
+        self.through(&["sh", "-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\"", &path])
     }
 
     /// With a variable more, or another value.
@@ -51,7 +91,7 @@ impl Systole {
 
     /// The program with these arguments, not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_systole"));
+        let mut command = Command::new(&self.program);
         // The suite must not depend on what its user has configured.
         for (name, _) in std::env::vars() {
             if name.starts_with("SYSTOLE_") || name.starts_with("PG") || name == "DATABASE_URL" {
@@ -60,7 +100,23 @@ impl Systole {
         }
         command.args(arguments).envs(self.environment.clone()).stdin(Stdio::null());
         command.current_dir(self.state.path());
-        command
+        let Some((outer, before)) = self.launcher.split_first() else { return command };
+        through(outer, &before.iter().map(String::as_str).collect::<Vec<_>>(), &command)
+    }
+
+    /// What the doctor says of containment here.
+    #[track_caller]
+    pub fn containment(&self) -> serde_json::Value {
+        let output = self.output(&["doctor", "--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        let checks = report["checks"].as_array().expect("checks");
+        checks.iter().find(|check| check["name"] == "containment").expect("it is checked").clone()
+    }
+
+    /// The cgroup in which it is started, if it was told one.
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_deref()
     }
 
     /// Runs it to its end.
@@ -82,20 +138,24 @@ impl Systole {
     }
 }
 
+/// How long what was printed may stay in a pipe on a busy machine.
+const READING_PATIENCE: Duration = Duration::from_millis(500);
+
 /// A started program. Killed with its guard's help when dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
     output: Arc<Mutex<String>>,
     errors: Arc<Mutex<String>>,
+    reading: [JoinHandle<()>; 2],
 }
 
 impl Running {
     pub fn start(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("systole starts");
-        let output = collect(child.stdout.take().expect("piped"));
-        let errors = collect(child.stderr.take().expect("piped"));
-        Running { child, output, errors }
+        let (output, reading_output) = collect(child.stdout.take().expect("piped"));
+        let (errors, reading_errors) = collect(child.stderr.take().expect("piped"));
+        Running { child, output, errors, reading: [reading_output, reading_errors] }
     }
 
     pub fn pid(&self) -> Pid {
@@ -116,9 +176,12 @@ impl Running {
 
     #[track_caller]
     pub fn wait_for_output(&self, text: &str) {
-        eventually(&format!("{text:?} in the output; errors: {}", self.errors()), Duration::from_secs(20), || {
-            self.output().contains(text).then_some(())
-        });
+        let started = Instant::now();
+        while !self.output().contains(text) {
+            let limit = Duration::from_secs(20);
+            assert!(started.elapsed() < limit, "{text:?} was not printed, but: {}{}", self.output(), self.errors());
+            std::thread::sleep(Duration::from_millis(5)); // between two looks at a condition
+        }
     }
 
     #[track_caller]
@@ -131,9 +194,15 @@ impl Running {
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let errors = self.errors.clone();
         let child = &mut self.child;
-        eventually(&format!("its end; errors: {}", errors.lock().expect("no panic")), limit, || {
+        let status = eventually(&format!("its end; errors: {}", errors.lock().expect("no panic")), limit, || {
             child.try_wait().expect("it is ours")
-        })
+        });
+        // Its last words may still lie in the pipes, which somebody else may hold open.
+        let ended = Instant::now();
+        while self.reading.iter().any(|reading| !reading.is_finished()) && ended.elapsed() < READING_PATIENCE {
+            std::thread::sleep(Duration::from_millis(1)); // between two looks at a condition
+        }
+        status
     }
 
     /// The exit code, within `limit`; 128 + n for signal n.
@@ -169,16 +238,16 @@ impl Drop for Piped {
     }
 }
 
-fn collect(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+fn collect(mut from: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
     let text = Arc::new(Mutex::new(String::new()));
     let into = text.clone();
-    std::thread::spawn(move || {
+    let reading = std::thread::spawn(move || {
         let mut chunk = [0; 4096];
         while let Ok(read @ 1..) = from.read(&mut chunk) {
             into.lock().expect("no panic").push_str(&String::from_utf8_lossy(&chunk[..read]));
         }
     });
-    text
+    (text, reading)
 }
 
 /// Whether a process of this number lives, and is no zombie.

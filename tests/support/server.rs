@@ -24,6 +24,7 @@ struct Server {
 pub struct Database {
     pub url: String,
     pub name: String,
+    endpoint: Endpoint,
 }
 
 fn server() -> &'static Server {
@@ -64,20 +65,22 @@ impl Database {
     pub fn new() -> Database {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let server = server();
-        Database { url: url(&server.endpoint, "postgres"), name: "postgres".to_owned() }
-            .sql(&format!("CREATE DATABASE {name} TEMPLATE systole STRATEGY FILE_COPY"));
-        Database { url: url(&server.endpoint, &name), name }
+        Database::named("postgres").sql(&format!("CREATE DATABASE {name} TEMPLATE systole STRATEGY FILE_COPY"));
+        Database::named(&name)
     }
 
     /// An empty database, not migrated.
     pub fn empty() -> Database {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("empty_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let server = server();
-        Database { url: url(&server.endpoint, "postgres"), name: "postgres".to_owned() }
-            .sql(&format!("CREATE DATABASE {name} TEMPLATE template0"));
-        Database { url: url(&server.endpoint, &name), name }
+        Database::named("postgres").sql(&format!("CREATE DATABASE {name} TEMPLATE template0"));
+        Database::named(&name)
+    }
+
+    /// One of the tests' common server.
+    fn named(name: &str) -> Database {
+        let endpoint = server().endpoint.clone();
+        Database { url: url(&endpoint, name), name: name.to_owned(), endpoint }
     }
 
     /// A whole server of a test's own, for tests that restart it. The folder is removed with the returned guard.
@@ -93,7 +96,17 @@ impl Database {
             systole::db::migrate(&url.parse().expect("a url"), &Default::default()).await.expect("migrated");
         });
         let leash = leash(cluster.status().expect("status").running.expect("it runs"), folder.path());
-        (Database { url, name: "systole".to_owned() }, OwnServer { cluster, endpoint, _leashes: vec![leash], folder })
+        (
+            Database { url, name: "systole".to_owned(), endpoint: endpoint.clone() },
+            OwnServer { cluster, endpoint, _leashes: vec![leash], folder },
+        )
+    }
+
+    /// The same for whoever cannot enter the folder of the server's socket.
+    pub fn over_tcp(&self) -> Database {
+        let url = self.endpoint.tcp_url_with_password().expect("a password");
+        let url = url.strip_suffix("/systole").expect("the name of the database comes last");
+        Database { url: format!("{url}/{}", self.name), ..self.clone() }
     }
 
     /// A connection of the caller's own.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use rustix::fs::{statfs, statvfs};
+use rustix::fs::statvfs;
 
 use super::Check;
 use crate::config::Config;
@@ -15,7 +15,19 @@ use crate::state_dir::StateDir;
 const FREE_MIN: u64 = 64 << 20;
 
 /// File systems on which a lock may be another host's: NFS, SMB, SMB2, CIFS, Ceph, FUSE (linux/magic.h).
+#[cfg(target_os = "linux")]
 const REMOTE: &[i64] = &[0x6969, 0x517b, 0xfe53_4d42, 0xff53_4d42, 0x00c3_6400, 0x6573_5546];
+
+#[cfg(target_os = "linux")]
+fn may_be_shared(path: &std::path::Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|system| REMOTE.contains(&system.f_type))
+}
+
+/// Those numbers are Linux's.
+#[cfg(not(target_os = "linux"))]
+fn may_be_shared(_: &std::path::Path) -> bool {
+    false
+}
 
 pub(super) fn examine(config: &Config) -> Vec<Check> {
     let mut checks = vec![name(), state(config)];
@@ -38,9 +50,7 @@ fn state(config: &Config) -> Check {
         Err(error) => return Check::bad("state", error.to_string(), "see there"),
     };
     let path = state.root().display();
-    if let Ok(system) = statfs(state.root())
-        && REMOTE.contains(&system.f_type)
-    {
+    if may_be_shared(state.root()) {
         let found =
             format!("{path} is on a file system that other hosts may share: a certificate there proves nothing");
         return Check::bad("state", found, "name a folder on a local disk with --state-dir or SYSTOLE_STATE_DIR");

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::cgroup::Cgroup;
 
@@ -24,16 +24,34 @@ pub(crate) enum Born {
 /// has a mount namespace of its own: root only.
 pub(crate) fn fork(cgroup: Option<&Cgroup>, namespaces: bool) -> io::Result<Born> {
     let flags = if namespaces { libc::CLONE_NEWPID | libc::CLONE_NEWNS } else { 0 };
-    let Some(cgroup) = cgroup else { return clone3(flags, None) };
+    let Some(cgroup) = cgroup else { return fork_outside(flags) };
     match clone3(flags, Some(cgroup.as_fd())) {
         // Before Linux 5.7, or where somebody filters it: the long way.
         Err(_) => {
-            let born = clone3(flags, None)?;
-            if let Born::Parent(pid) = born {
-                cgroup.add(pid)?;
+            let born = fork_outside(flags)?;
+            if let Born::Parent(pid) = born
+                && let Err(error) = cgroup.add(pid)
+            {
+                let _ = kill_process(pid, Signal::KILL);
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+                return Err(error);
             }
             Ok(born)
         }
+        born => born,
+    }
+}
+
+/// In containers clone3 is often filtered (docker does it), because a filter cannot look at its arguments.
+#[allow(unsafe_code)]
+fn fork_outside(flags: libc::c_int) -> io::Result<Born> {
+    match clone3(flags, None) {
+        // SAFETY: as in clone3.
+        Err(_) if flags == 0 => match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => Ok(Born::Child),
+            pid => Ok(Born::Parent(Pid::from_raw(pid).expect("the kernel counts from 1"))),
+        },
         born => born,
     }
 }

@@ -6,14 +6,16 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::process::{Pid, Signal, kill_process};
+
+use super::hierarchy::{PRIVATE_MOUNT, open_directory, own_cgroup, private_mount, unusable};
+use super::shortcoming::Shortcoming;
 
 /// How long a freeze may take: 32 spinning processes took 18 ms.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
@@ -21,8 +23,8 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
 /// Every cgroup of ours is named so; no other is ever touched, whatever a state file says.
 const PREFIX: &str = "systole-";
 
-/// In a location: a mount that we have to make for ourselves.
-const PRIVATE_MOUNT: &str = "private:";
+/// How long the sweep waits for a killed tree: a claim is waiting behind it.
+const EMPTYING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A directory of the cgroup v2 hierarchy.
 #[derive(Debug)]
@@ -34,12 +36,15 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes a new one for the tree of this name. The error says why there can be none here.
-    pub(crate) fn create(name: &str) -> io::Result<Cgroup> {
+    /// Makes a new one for the tree of this name, or says why there can be none here.
+    pub(crate) fn create(name: &str) -> Result<Cgroup, Shortcoming> {
         let (parent, base) = own_cgroup()?;
         let name = format!("{PREFIX}{name}");
-        mkdirat(&parent, &name, Mode::from_raw_mode(0o755))?;
-        let directory = open_directory(&parent, &name)?;
+        let make = || {
+            mkdirat(&parent, &name, Mode::from_raw_mode(0o755))?;
+            open_directory(&parent, &name)
+        };
+        let directory = make().map_err(|error| unusable(Path::new(&base), &error))?;
         Ok(Cgroup { directory, parent, location: format!("{base}/{name}"), name })
     }
 
@@ -176,78 +181,14 @@ impl Cgroup {
     }
 }
 
-/// Our own cgroup: opened, and as the beginning of a location.
-fn own_cgroup() -> io::Result<(OwnedFd, String)> {
-    let own = own_path(&fs::read_to_string("/proc/self/cgroup")?)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this process is in no cgroup v2"))?;
-    let mounts = mounts(&fs::read_to_string("/proc/self/mountinfo")?);
-    let mut reason = io::Error::new(io::ErrorKind::NotFound, "no cgroup v2 is mounted");
-    for mount in mounts {
-        // In a container the mount may show only a part of the hierarchy; without a cgroup namespace our path is from the
-        // top of it all.
-        let inside = own.strip_prefix(mount.root.trim_end_matches('/')).unwrap_or(&own);
-        let path = mount.point.join(inside.trim_start_matches('/'));
-        match writable_directory(&path) {
-            Ok(directory) => return Ok((directory, path.display().to_string().trim_end_matches('/').to_owned())),
-            Err(error) => reason = io::Error::new(error.kind(), format!("{}: {error}", path.display())),
-        }
+/// Kills and removes what is left at this location; true if there was something, and it is provably empty now.
+pub(crate) fn sweep_cgroup(location: &str) -> bool {
+    let Ok(Some(cgroup)) = Cgroup::open(location) else { return false };
+    let emptied = cgroup.kill().is_ok() && cgroup.wait_empty(EMPTYING_PATIENCE).unwrap_or(false);
+    if emptied {
+        let _ = cgroup.remove();
     }
-    if reason.kind() == io::ErrorKind::NotFound && rustix::process::geteuid().is_root() {
-        let top = private_mount()?;
-        let directory = open_directory(&top, own.trim_start_matches('/'))?;
-        return Ok((directory, format!("{PRIVATE_MOUNT}{}", own.trim_end_matches('/'))));
-    }
-    Err(reason)
-}
-
-fn writable_directory(path: &Path) -> io::Result<OwnedFd> {
-    let directory = open_directory(CWD, path)?;
-    // Moving a process takes the right to write here, and a read-only mount says so too.
-    openat(&directory, "cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(directory)
-}
-
-fn open_directory(at: impl AsFd, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
-    let path = path.as_ref();
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    Ok(openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-/// The whole hierarchy, mounted for nobody but the holder of this descriptor.
-fn private_mount() -> io::Result<OwnedFd> {
-    let filesystem = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(filesystem.as_fd())?;
-    Ok(fsmount(filesystem.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
-}
-
-/// Our path in the v2 hierarchy, from /proc/self/cgroup.
-fn own_path(text: &str) -> Option<String> {
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    root: String,
-    point: PathBuf,
-}
-
-/// The mounts of cgroup v2, from /proc/self/mountinfo: `id parent dev root point options … - cgroup2 source options`.
-fn mounts(text: &str) -> Vec<Mount> {
-    let parse = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        if after.split(' ').next()? != "cgroup2" {
-            return None;
-        }
-        let mut fields = before.split(' ').skip(3);
-        Some(Mount { root: unescaped(fields.next()?), point: PathBuf::from(unescaped(fields.next()?)) })
-    };
-    text.lines().filter_map(parse).collect()
-}
-
-/// The kernel writes space, tab, newline and backslash in octal.
-fn unescaped(text: &str) -> String {
-    let replaced = text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n");
-    replaced.replace("\\134", "\\")
+    emptied
 }
 
 fn collect_pids(directory: BorrowedFd<'_>, pids: &mut Vec<Pid>) -> io::Result<()> {
@@ -291,17 +232,6 @@ fn directories(directory: BorrowedFd<'_>) -> io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hierarchy_is_found_wherever_it_is_mounted() {
-        let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
-                      38 31 0:35 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
-        assert_eq!(mounts(hybrid), [Mount { root: "/".into(), point: "/sys/fs/cgroup/unified".into() }]);
-        let container = "9 8 0:26 /docker/abc /mnt/with\\040space ro master:4 - cgroup2 cgroup rw,nsdelegate\n";
-        assert_eq!(mounts(container), [Mount { root: "/docker/abc".into(), point: "/mnt/with space".into() }]);
-        assert_eq!(mounts("31 23 0:28 / /proc rw - proc proc rw\n"), []);
-        assert_eq!(own_path("9:name=systemd:/x\n0::/user.slice\n").as_deref(), Some("/user.slice"));
-    }
 
     #[test]
     fn a_hostile_location_touches_no_strangers_cgroup() {

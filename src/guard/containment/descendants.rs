@@ -6,7 +6,10 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, pidfd_open, pidfd_send_signal, wait, waitid,
+    waitpid,
+};
 
 /// How many rounds of looking and signalling before giving up on forks that are always a step ahead.
 const ROUNDS_MAX: usize = 200;
@@ -16,44 +19,43 @@ const ROUNDS_MAX: usize = 200;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Killed {
     Emptied,
-    /// These do not die: stuck in the kernel, or out of our rights.
+    /// These do not die: stuck in the kernel, or out of our rights. Not all of them may be known.
     Remaining(Vec<Pid>),
 }
 
-/// Stops every descendant of `root`. Only a grace: anybody may continue them.
-pub(crate) fn stop_all(root: Pid) {
-    let mut stopped = HashSet::new();
+/// Stops every descendant of this process but the `spared`, and returns them. Only a grace: anybody may continue them.
+pub(crate) fn stop_all(spared: &[Pid]) -> Vec<Pid> {
+    let mut met: HashSet<Pid> = spared.iter().copied().collect();
+    let mut stopped = Vec::new();
     for _ in 0..ROUNDS_MAX {
         // What was forked by one that had not been stopped yet is found in the next round.
-        let fresh: Vec<Pid> = of(root, &[]).into_iter().filter(|pid| stopped.insert(*pid)).collect();
+        let fresh: Vec<Pid> = of(getpid(), &[]).into_iter().filter(|pid| met.insert(*pid) && runs(*pid)).collect();
         if fresh.is_empty() {
-            return;
+            break;
         }
-        for pid in fresh {
-            send(pid, Signal::STOP);
-        }
+        fresh.iter().for_each(|pid| send(*pid, Signal::STOP));
+        stopped.extend(fresh);
     }
+    stopped
 }
 
-/// Lets every descendant go on.
-pub(crate) fn continue_all(root: Pid) {
-    signal_all(root, Signal::CONT);
+/// Lets those go on that were stopped and still are descendants.
+pub(crate) fn continue_these(stopped: impl IntoIterator<Item = Pid>) {
+    stopped.into_iter().for_each(|pid| send(pid, Signal::CONT));
 }
 
-/// Sends a signal to every descendant.
-pub(crate) fn signal_all(root: Pid, signal: Signal) {
-    for pid in of(root, &[]) {
-        send(pid, signal);
-    }
+/// Sends a signal to every descendant of this process.
+pub(crate) fn signal_all(signal: Signal) {
+    of(getpid(), &[]).into_iter().for_each(|pid| send(pid, signal));
 }
 
 /// Kills every descendant of this process but the `spared` and theirs, and reaps them. Blocks for about a second at most.
 pub(crate) fn kill_all(spared: &[Pid]) -> Killed {
-    let root = rustix::process::getpid();
+    let root = getpid();
     for round in 0..ROUNDS_MAX {
-        reap(root, spared);
+        reap_all(spared);
         let left = of(root, spared);
-        if left.is_empty() {
+        if left.is_empty() && !(spared.is_empty() && has_children()) {
             return Killed::Emptied;
         }
         // First all are stopped, so that no fork of one slips past the killing of another.
@@ -66,9 +68,27 @@ pub(crate) fn kill_all(spared: &[Pid]) -> Killed {
     Killed::Remaining(of(root, spared))
 }
 
+/// Whether this process has a child, alive or to be reaped. The list of them in /proc may miss one while others end; this
+/// does not.
+fn has_children() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
+}
+
+/// Whether /proc shows the PID namespace that we are in. In another one our numbers are other processes'.
+pub(crate) fn see_our_own() -> bool {
+    let shown = fs::read_link("/proc/self").ok();
+    shown.and_then(|shown| shown.to_str()?.parse().ok()) == Some(getpid().as_raw_pid())
+}
+
+/// Whether this kernel lists the children of a process (CONFIG_PROC_CHILDREN).
+pub(crate) fn can_be_listed() -> bool {
+    fs::exists("/proc/thread-self/children").unwrap_or(false)
+}
+
 /// The children of this process.
 pub(crate) fn children() -> Vec<Pid> {
-    children_of(rustix::process::getpid())
+    children_of(getpid())
 }
 
 /// All living descendants, parents before their children. A zombie lives until it is reaped.
@@ -103,8 +123,13 @@ fn send(pid: Pid, signal: Signal) {
     }
 }
 
+/// Whether it is no zombie: one is in no cgroup, and cannot do anything either.
+fn runs(pid: Pid) -> bool {
+    stat(pid).is_some_and(|fields| !matches!(fields.split_whitespace().next(), Some("Z" | "X")))
+}
+
 fn is_descendant(pid: Pid) -> bool {
-    let us = rustix::process::getpid();
+    let us = getpid();
     let mut at = pid;
     for _ in 0..10_000 {
         match parent_of(at) {
@@ -117,14 +142,22 @@ fn is_descendant(pid: Pid) -> bool {
 }
 
 fn parent_of(pid: Pid) -> Option<Pid> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-    // The command name may hold spaces and parentheses; what we want stands behind its last one.
-    Pid::from_raw(stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?)
+    Pid::from_raw(stat(pid)?.split_whitespace().nth(1)?.parse().ok()?)
 }
 
-/// Reaps what has ended, one by one, so that the end of a spared one stays for whoever waits for it.
-fn reap(root: Pid, spared: &[Pid]) {
-    for pid in children_of(root) {
+/// The fields of /proc/PID/stat from the state on. The command name before it may hold spaces and parentheses.
+fn stat(pid: Pid) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    Some(stat.rsplit_once(')')?.1.to_owned())
+}
+
+/// Reaps the children that have ended, one by one, so that the end of a spared one stays for whoever waits for it.
+pub(crate) fn reap_all(spared: &[Pid]) {
+    if spared.is_empty() {
+        while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
+        return;
+    }
+    for pid in children() {
         if !spared.contains(&pid) {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(_) | Err(Errno::CHILD | Errno::INTR) => {}

@@ -6,15 +6,34 @@
 //! | cgroup v2 | the command's own children, until the next systole of this host sweeps | contained | cgroup freezer |
 //! | child subreaper | the command's own children | contained while the guard lives | SIGSTOP: only a grace |
 //!
+//! What has moved itself out of the cgroup is still a descendant of the guard's: it is killed with the rest, but held by SIGSTOP
+//! alone.
+//!
 //! Never a user namespace unasked: it would change who the command is.
 
+#[cfg(target_os = "linux")]
 pub(super) mod birth;
+#[cfg(target_os = "linux")]
 mod cgroup;
+#[cfg(target_os = "linux")]
 mod descendants;
+#[cfg(target_os = "linux")]
+mod hierarchy;
+#[cfg(not(target_os = "linux"))]
+mod nothing;
+#[cfg(target_os = "linux")]
 pub(super) mod pid_namespace;
+mod shortcoming;
 
-pub(crate) use cgroup::Cgroup;
-pub(super) use descendants::{Killed, children, continue_all, kill_all, signal_all, stop_all};
+#[cfg(target_os = "linux")]
+pub(crate) use cgroup::{Cgroup, sweep_cgroup};
+#[cfg(target_os = "linux")]
+pub(super) use descendants::{
+    Killed, can_be_listed, children, continue_these, kill_all, reap_all, see_our_own, signal_all, stop_all,
+};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use nothing::sweep_cgroup;
+pub(crate) use shortcoming::Shortcoming;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,8 +66,8 @@ pub(crate) struct Secured {
     pub(crate) cgroup: Option<String>,
     /// Whether a frozen tree stays frozen whatever anybody sends it.
     pub(crate) freezer: bool,
-    /// Why no stronger level could be had, for `doctor`.
-    pub(crate) shortcomings: Vec<String>,
+    /// Why nothing stronger could be had, for `doctor`.
+    pub(crate) shortcomings: Vec<Shortcoming>,
 }
 
 impl Secured {

@@ -1,0 +1,6 @@
+//! Where there are no cgroups.
+
+/// Nothing can be left at any location.
+pub(crate) fn sweep_cgroup(_: &str) -> bool {
+    false
+}
