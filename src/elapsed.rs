@@ -68,3 +68,8 @@ pub async fn sleep_until(deadline: Instant) {
         tokio::time::sleep(left.min(Duration::from_secs(1))).await;
     }
 }
+
+/// A duration as people write it: `500ms`, `30s`, `5m`, `1h30m`. A bare number has no unit, and is refused.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text.trim()).ok().filter(|span| *span <= Duration::from_secs(366 * 24 * 3600))
+}

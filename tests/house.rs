@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 /// The layers from the top to the bottom, as in ARCHITECTURE.md. Neighbours on one line do not import each other.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["daemon"],
     &["attempt"],
     &["config"],
-    &["run"],
+    &["run", "node"],
     &["instance", "supervise"],
     &["guard"],
     &["db"],

@@ -4,11 +4,15 @@ REVOKE ALL ON ALL TABLES IN SCHEMA systole FROM PUBLIC, systole_worker, systole_
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA systole FROM PUBLIC, systole_worker, systole_client, systole_viewer;
 GRANT USAGE ON SCHEMA systole TO systole_worker, systole_client, systole_viewer;
 
--- Everybody may look.
-GRANT SELECT ON systole.settings, systole.runs, systole.executor_instances, systole.run_events
+-- Everybody may look, but not at what is started with which environment: that is in run_specs.
+GRANT SELECT ON systole.settings, systole.runs, systole.executor_instances, systole.run_events,
+                systole.queues, systole.lanes, systole.nodes
     TO systole_worker, systole_client, systole_viewer;
 GRANT EXECUTE ON FUNCTION systole.holder, systole.rw_since TO systole_worker, systole_client, systole_viewer;
 
-GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop TO systole_worker, systole_client;
-GRANT EXECUTE ON FUNCTION systole.claim, systole.beat, systole.finish, systole.file_certificate, systole.take_away
+GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, systole.submit_all, systole.cancel, systole.retry
+    TO systole_worker, systole_client;
+GRANT EXECUTE ON FUNCTION systole.claim, systole.beat, systole.finish, systole.file_certificate, systole.take_away,
+                          systole.claim_queued, systole.reap, systole.node_beat, systole.drain,
+                          systole.pause, systole.resume, systole.limit_queue
     TO systole_worker;

@@ -1,8 +1,8 @@
 -- The four roles of a fleet. As a superuser, or on a managed server as its administrator; again does no harm.
 --
 --   systole_owner    owns the schema; the functions run as it
---   systole_worker   runs commands: claim, heartbeat, finish, stop, take over
---   systole_client   an application: asks for stops, protects its own transactions with fence()
+--   systole_worker   runs commands and nodes: claim, heartbeat, finish, stop, take over, steer the queue
+--   systole_client   an application: submits, cancels, asks for stops, protects its own transactions with fence()
 --   systole_viewer   looks
 --
 -- Nobody but the owner can write a table. By hand: psql -f roles.sql, then `systole migrate` as a member of

@@ -15,7 +15,8 @@ use crate::guard::{certificate, remains};
 use crate::ids::InstanceId;
 use crate::instance::{CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Coordinator, FilingVerdict, Holder};
 use crate::outcome::Cause;
-use crate::supervise::{Origin, Signals};
+use crate::state_dir::StateDir;
+use crate::supervise::Signals;
 
 /// Between two looks at a run that somebody holds: polling is the truth, everything faster is a bonus.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -84,7 +85,7 @@ pub(super) async fn acquire(
     }
     loop {
         let claimed = async {
-            file_deaths(coordinator, plan, fleet_id).await?;
+            file_deaths(coordinator, &plan.job.state, fleet_id).await?;
             coordinator.claim(request).await
         };
         let claim = match claimed.await {
@@ -101,7 +102,7 @@ pub(super) async fn acquire(
         let refusal = match (claim.verdict, &claim.holder) {
             (ClaimVerdict::Ok | ClaimVerdict::Mine, _) => {
                 if let Some(predecessor) = &claim.predecessor {
-                    plan.say(takeover_line(plan, &claim, predecessor));
+                    plan.job.say(takeover_line(plan, &claim, predecessor));
                 }
                 return Ok(Ok(claim));
             }
@@ -110,7 +111,7 @@ pub(super) async fn acquire(
             (ClaimVerdict::Held, Some(holder)) if claim.reason.as_deref() == Some("fresh") => {
                 if waiting && announced != Some(holder.instance_id) {
                     announced = Some(holder.instance_id);
-                    plan.say(waiting_line(plan, holder));
+                    plan.job.say(waiting_line(plan, holder));
                 }
                 confirming = None;
                 Refusal::Held(Box::new(holder.clone()))
@@ -123,7 +124,7 @@ pub(super) async fn acquire(
                     let factor = if reason == "brake" { 2 } else { 1 };
                     confirming = Some(now + threshold * factor + CONFIRMATION_SLACK);
                     coordinator.keep_warm().await;
-                    plan.say(confirming_line(plan, holder, &reason));
+                    plan.job.say(confirming_line(plan, holder, &reason));
                 }
                 Refusal::Unproven { holder: Box::new(holder.clone()), reason }
             }
@@ -151,10 +152,11 @@ pub(super) async fn acquire(
     }
 }
 
-/// Tells the database of every death on this host that it may not know of.
-async fn file_deaths(coordinator: &Coordinator, plan: &Plan, fleet_id: Uuid) -> Result<(), DbError> {
+/// Tells the database of every death on this host that it may not know of; returns of how many it did not.
+pub(crate) async fn file_deaths(coordinator: &Coordinator, state: &StateDir, fleet_id: Uuid) -> Result<usize, DbError> {
     // A folder that cannot be read has nothing to tell.
-    let deaths = remains::sweep(&plan.state.instances(), fleet_id).unwrap_or_default();
+    let deaths = remains::sweep(&state.instances(), fleet_id).unwrap_or_default();
+    let mut news = 0;
     for death in deaths {
         let filing = CertificateFiling {
             run_id: death.header.run_id.clone(),
@@ -163,11 +165,12 @@ async fn file_deaths(coordinator: &Coordinator, plan: &Plan, fleet_id: Uuid) -> 
             end: death.end.clone(),
             filed_by: coordinator.identity().executor_id.clone(),
         };
-        match coordinator.file(filing).await? {
-            FilingVerdict::Ok | FilingVerdict::Already | FilingVerdict::Unknown | FilingVerdict::Forged => death.told(),
-        }
+        let verdict = coordinator.file(filing).await?;
+        news += usize::from(verdict == FilingVerdict::Ok);
+        // Whatever the verdict: it has nothing more to say.
+        death.told();
     }
-    Ok(())
+    Ok(news)
 }
 
 /// Watches the guards of this host: when the one of the holder ends, it is time to look again.
@@ -181,7 +184,7 @@ struct DeathWatch {
 impl DeathWatch {
     fn new(plan: &Plan) -> DeathWatch {
         let (sender, ended) = mpsc::channel(1);
-        DeathWatch { instances: plan.state.instances(), watched: HashSet::new(), sender, ended }
+        DeathWatch { instances: plan.job.state.instances(), watched: HashSet::new(), sender, ended }
     }
 
     /// One thread per holder waits for its lock. It ends with the guard, or with us.
@@ -208,7 +211,7 @@ impl DeathWatch {
 async fn hear_of_its_end(news: &mut broadcast::Receiver<Hint>, plan: &Plan) {
     loop {
         match news.recv().await {
-            Ok(hint) if hint.kind == HintKind::Ended && hint.run_id == plan.run_id => return,
+            Ok(hint) if hint.kind == HintKind::Ended && hint.name == plan.job.run_id.as_str() => return,
             Ok(_) => {}
             // It may have been among what we were too slow to hear.
             Err(broadcast::error::RecvError::Lagged(_)) => return,
@@ -222,7 +225,7 @@ async fn ending_signal(signals: &mut Signals) -> i32 {
     loop {
         match signals.next().await {
             (signal @ (SIGHUP | SIGINT | SIGQUIT | SIGTERM), _) => return signal,
-            (SIGTSTP, Origin::Keyboard | Origin::Process) => super::supervision::stop_ourselves(),
+            (SIGTSTP, _) => super::supervision::stop_ourselves(),
             _ => {}
         }
     }
@@ -239,7 +242,7 @@ fn give_up_at(patience: Patience) -> Option<Instant> {
 fn waiting_line(plan: &Plan, holder: &Holder) -> String {
     format!(
         "waiting for run \"{}\": executor {}, attempt {}, last heartbeat {:.0} s ago",
-        plan.run_id, holder.executor_id, holder.attempt, holder.heartbeat_age_seconds
+        plan.job.run_id, holder.executor_id, holder.attempt, holder.heartbeat_age_seconds
     )
 }
 
@@ -257,7 +260,7 @@ fn confirming_line(plan: &Plan, holder: &Holder, reason: &str) -> String {
         "executor {} of run \"{}\" {}: last heartbeat {:.0} s ago (stale after {:.0} s). Not taking over yet: {why}. \
          Confirming for up to {:.0} s (--trust-db-clock skips this)",
         holder.executor_id,
-        plan.run_id,
+        plan.job.run_id,
         if reason == "revoked" { "may be alive" } else { "is stale" },
         holder.heartbeat_age_seconds,
         holder.stale_after_seconds,
@@ -267,7 +270,7 @@ fn confirming_line(plan: &Plan, holder: &Holder, reason: &str) -> String {
 
 fn takeover_line(plan: &Plan, claim: &Claim, predecessor: &Holder) -> String {
     let attempt = claim.attempt.unwrap_or_default();
-    let (who, run) = (&predecessor.executor_id, &plan.run_id);
+    let (who, run) = (&predecessor.executor_id, &plan.job.run_id);
     match predecessor.cause {
         Some(Cause::Stale) => format!(
             "executor {who} of run \"{run}\" is stale: last heartbeat {:.0} s ago (stale after {:.0} s). Taking over as attempt {attempt}.",

@@ -7,6 +7,7 @@
 //! Each step is proof of the one before it: nothing of the user runs before the heartbeat that allows it.
 
 mod acquire;
+mod job;
 mod local_lock;
 mod supervision;
 
@@ -20,34 +21,29 @@ use crate::db::{DbError, Target};
 use crate::elapsed::Instant;
 use crate::guard::certificate::Header;
 use crate::guard::containment::{Containment, Secured};
-use crate::guard::{Arming, FromGuard, Guard, GuardError, Order, Preparation, Rules, ToGuard, remains};
+use crate::guard::{Arming, FromGuard, Guard, GuardError, Order, Outlet, Preparation, Rules, ToGuard, remains};
 use crate::identity::boot_id;
-use crate::ids::{InstanceId, RunId};
-use crate::instance::{AcquireError, Claim, ClaimRequest, ConnectError, Coordinator, Lease, Timing};
-use crate::state_dir::{StateDir, StateDirError};
+use crate::ids::InstanceId;
+use crate::instance::{AcquireError, Claim, ClaimRequest, ConnectError, Coordinator, Lease};
+use crate::outcome::Cause;
+use crate::state_dir::StateDirError;
 use crate::supervise::{ProgressSocket, Signals, Surroundings, environment};
 use local_lock::LocalLock;
 
-pub(crate) use acquire::Refusal;
+pub(crate) use acquire::{Refusal, file_deaths};
+pub(crate) use job::Job;
 pub(crate) use supervision::Conclusion;
 
-/// What is to be attempted, and how.
+/// What is to be attempted by hand, and how.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) run_id: RunId,
-    pub(crate) program: OsString,
-    pub(crate) arguments: Vec<OsString>,
+    pub(crate) job: Job,
     pub(crate) purpose: Option<String>,
     pub(crate) patience: Patience,
-    pub(crate) timeout: Option<Duration>,
     pub(crate) once: bool,
     pub(crate) trust_db_clock: bool,
-    pub(crate) quiet: bool,
     pub(crate) target: Target,
-    pub(crate) timing: Timing,
-    pub(crate) stop_grace: Duration,
     pub(crate) containment: Option<Containment>,
-    pub(crate) state: StateDir,
 }
 
 /// How long to wait for a run that somebody holds.
@@ -87,18 +83,21 @@ pub(crate) enum AttemptError {
     Signals(std::io::Error),
     #[error("no randomness could be had: {0}")]
     Random(std::io::Error),
+    #[error("its output has no place to go: {0}")]
+    Log(std::io::Error),
 }
 
-/// Makes the attempt.
+/// Claims the run, and makes the attempt.
 pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
     let mut signals = Signals::catch().map_err(AttemptError::Signals)?;
-    let local_lock = LocalLock::new(&plan.state, &plan.target, &plan.run_id);
+    let local_lock = LocalLock::new(&plan.job.state, &plan.target, &plan.job.run_id);
     let mut local_lock_held = local_lock.try_take();
 
     // The guard makes its containment while we dial.
     let instance_id = InstanceId::fresh();
-    let mut guard = Guard::start(Preparation { instance_id, wish: plan.containment })?;
-    let coordinator = Coordinator::start(plan.target.clone(), plan.timing)?;
+    let preparation = Preparation { instance_id, wish: plan.containment };
+    let mut guard = Guard::start(preparation, Outlet::ours())?;
+    let coordinator = Coordinator::start(plan.target.clone(), plan.job.timing)?;
     let granted = match claim(&plan, instance_id, &coordinator, &mut guard, &mut signals).await {
         Ok(Ok(granted)) => granted,
         refused => {
@@ -118,42 +117,56 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
         // Its holder is no longer the holder of the run: the database has said so.
         local_lock_held = local_lock.try_take();
     }
+    let conclusion = carry_out(&plan.job, granted, guard, &coordinator, signals).await;
+    drop(local_lock_held);
+    Ok(Outcome::Concluded(conclusion?))
+}
 
+/// A run that is ours, with what its guard has to know.
+pub(crate) struct Granted {
+    pub(crate) instance_id: InstanceId,
+    pub(crate) claim: Claim,
+    pub(crate) secured: Secured,
+    pub(crate) fleet_id: Uuid,
+    pub(crate) secret: [u8; 32],
+}
+
+/// From a granted claim to its finish. The guard is ready, and not armed yet.
+pub(crate) async fn carry_out(
+    job: &Job,
+    granted: Granted,
+    mut guard: Guard,
+    coordinator: &Coordinator,
+    mut signals: Signals,
+) -> Result<Conclusion, AttemptError> {
+    let instance_id = granted.instance_id;
     // Armed before the first heartbeat: from here on, whatever happens to us ends in a certificate.
-    let armed = guard.arm(granted.arming(&plan, &coordinator)).await;
-    let lease = coordinator.hold(granted.request, granted.claim).await?;
+    let armed = guard.arm(granted.arming(job, coordinator)).await;
+    let lease = coordinator.hold(&job.run_id, instance_id, granted.claim).await?;
     if let Err(error) = armed {
         // Nothing was started: give the run back before the error is told.
         let _ = lease.release().await;
         return Err(error.into());
     }
-    plan.announce(&lease, &coordinator.identity().executor_id);
+    let executor_id = &coordinator.identity().executor_id;
+    job.say(format_args!("run \"{}\" attempt {} as {executor_id}", job.run_id, lease.attempt()));
 
     let told = lease.progress_teller();
-    let socket = plan.state.socket(&socket_name(instance_id))?;
+    let socket = job.state.socket(&socket_name(instance_id))?;
     // Without a socket the command works all the same; what it tells of its progress fails there.
     let progress = ProgressSocket::listen(socket, move |report| told(report.progress)).ok();
     let until = lease.state().borrow().trusted_until.expect("hold() returns behind the first acknowledged heartbeat");
     let order = Order {
-        program: plan.program.clone(),
-        arguments: plan.arguments.clone(),
-        environment: surroundings(&plan, &lease, &coordinator, progress.as_ref()),
+        program: job.program.clone(),
+        arguments: job.arguments.clone(),
+        environment: surroundings(job, &lease, executor_id, progress.as_ref()),
     };
     let conclusion = match start(&mut guard, until, order).await {
-        Ok(()) => supervision::supervise(&plan, lease, guard, signals).await,
-        Err(_) => supervision::guard_lost(&plan, lease, guard, &mut signals).await,
+        Ok(()) => supervision::supervise(job, lease, guard, signals).await,
+        Err(_) => supervision::guard_lost(job, lease, guard, &mut signals).await,
     };
-    drop((progress, local_lock_held));
-    Ok(Outcome::Concluded(conclusion))
-}
-
-/// A run that is ours, with what its guard has to know.
-struct Granted {
-    request: ClaimRequest,
-    claim: Claim,
-    secured: Secured,
-    fleet_id: Uuid,
-    secret: [u8; 32],
+    drop(progress);
+    Ok(conclusion)
 }
 
 /// Connects, sweeps the remains of this host, and claims; waits as the plan allows.
@@ -172,7 +185,7 @@ async fn claim(
         Err(refusal) => return Ok(Err(refusal)),
     };
     let mut request = ClaimRequest {
-        run_id: plan.run_id.clone(),
+        run_id: plan.job.run_id.clone(),
         instance_id,
         executor: coordinator.executor().clone(),
         purpose: plan.purpose.clone(),
@@ -181,16 +194,16 @@ async fn claim(
         note_refusal: plan.patience == Patience::None,
     };
     request.executor.containment = secured.label();
-    request.executor.death_secret_hash = Some(Sha256::digest(secret).into());
+    request.executor.death_secret_hash = Some(hash_of(&secret));
     let claimed = acquire::acquire(coordinator, &request, fleet_id, plan, signals).await?;
-    Ok(claimed.map(|claim| Granted { request, claim, secured, fleet_id, secret }))
+    Ok(claimed.map(|claim| Granted { instance_id, claim, secured, fleet_id, secret }))
 }
 
 impl Granted {
-    fn arming(&self, plan: &Plan, coordinator: &Coordinator) -> Arming {
+    fn arming(&self, job: &Job, coordinator: &Coordinator) -> Arming {
         let header = Header {
-            instance_id: self.request.instance_id,
-            run_id: plan.run_id.clone(),
+            instance_id: self.instance_id,
+            run_id: job.run_id.clone(),
             executor_id: coordinator.identity().executor_id.clone(),
             fleet_id: self.fleet_id,
             secret: self.secret.to_vec(),
@@ -198,11 +211,11 @@ impl Granted {
             cgroup: self.secured.cgroup.clone(),
         };
         let rules = Rules {
-            kill_grace: plan.timing.kill_grace,
-            freeze_max: plan.timing.freeze_max,
-            stopped_max: plan.timing.stopped_max(),
+            kill_grace: job.timing.kill_grace,
+            freeze_max: job.timing.freeze_max,
+            stopped_max: job.timing.stopped_max(),
         };
-        Arming { file: remains::file_of(&plan.state.instances(), self.request.instance_id), header, rules }
+        Arming { file: remains::file_of(&job.state.instances(), self.instance_id), header, rules }
     }
 }
 
@@ -214,32 +227,22 @@ async fn start(guard: &mut Guard, until: Instant, order: Order) -> Result<(), Gu
 }
 
 fn surroundings(
-    plan: &Plan,
+    job: &Job,
     lease: &Lease,
-    coordinator: &Coordinator,
+    executor_id: &str,
     progress: Option<&ProgressSocket>,
 ) -> Vec<(OsString, Option<OsString>)> {
-    environment(&Surroundings {
-        run_id: &plan.run_id,
+    let mut variables = job.environment.clone();
+    variables.extend(environment(&Surroundings {
+        run_id: &job.run_id,
         instance_id: lease.instance_id(),
         fence: lease.fence(),
         attempt: lease.attempt(),
-        executor_id: &coordinator.identity().executor_id,
+        executor_id,
+        predecessor: lease.predecessor().map(|it| (it.executor_id.as_str(), it.cause.map_or("", Cause::as_str))),
         socket: progress.map(ProgressSocket::path),
-    })
-}
-
-impl Plan {
-    /// A line for the person at the terminal, unless asked to be quiet.
-    fn say(&self, text: impl std::fmt::Display) {
-        if !self.quiet {
-            eprintln!("systole: {text}");
-        }
-    }
-
-    fn announce(&self, lease: &Lease, executor_id: &str) {
-        self.say(format_args!("run \"{}\" attempt {} as {executor_id}", self.run_id, lease.attempt()));
-    }
+    }));
+    variables
 }
 
 /// Short, because the path of a socket must be; the tail of a v7 uuid is random.
@@ -247,9 +250,15 @@ fn socket_name(instance_id: InstanceId) -> String {
     format!("{}.sock", &instance_id.0.simple().to_string()[16..])
 }
 
-fn random_secret() -> std::io::Result<[u8; 32]> {
+/// What stands in a certificate of death, and nowhere else.
+pub(crate) fn random_secret() -> std::io::Result<[u8; 32]> {
     use std::io::Read;
     let mut secret = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
     Ok(secret)
+}
+
+/// What the database knows of a secret.
+pub(crate) fn hash_of(secret: &[u8; 32]) -> [u8; 32] {
+    Sha256::digest(secret).into()
 }

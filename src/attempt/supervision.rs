@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process};
 use serde_json::json;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
 
-use super::Plan;
+use super::job::Job;
 use crate::db::DbError;
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::certificate::Certificate;
@@ -37,34 +37,39 @@ enum Event {
 }
 
 struct Supervisor<'a> {
-    plan: &'a Plan,
+    job: &'a Job,
     guard: Guard,
     ladder: Ladder,
     renewed_until: Option<Instant>,
     /// Since when the guard owes an echo.
     unechoed_since: Option<Instant>,
+    /// The last progress told, and when that was.
+    progress: (i64, Instant),
     lost: bool,
     frozen: bool,
     remaining_told: bool,
 }
 
 /// Supervises a command that has been told to go, until its tree is empty and its end is recorded.
-pub(super) async fn supervise(plan: &Plan, mut lease: Lease, guard: Guard, mut signals: Signals) -> Conclusion {
-    // What the command reads and writes is its own: a pipe must not be held open by us.
-    let _ = let_go_of_stdio();
+pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut signals: Signals) -> Conclusion {
+    if job.is_alone {
+        // What the command reads and writes is its own: a pipe must not be held open by us.
+        let _ = let_go_of_stdio();
+    }
     let mut supervisor = Supervisor {
-        plan,
+        job,
         guard,
         ladder: Ladder::default(),
         renewed_until: lease.state().borrow().trusted_until,
         unechoed_since: None,
+        progress: (0, Instant::now()),
         lost: false,
         frozen: false,
         remaining_told: false,
     };
     let mut state = lease.state();
-    let time_up = plan.timeout.map(|timeout| Instant::now() + timeout);
-    let mut tick = tokio::time::interval(plan.timing.kill_grace / 6);
+    let time_up = job.timeout.map(|timeout| Instant::now() + timeout);
+    let mut tick = tokio::time::interval(job.timing.kill_grace / 6);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let never = Instant::from_nanos(u64::MAX);
 
@@ -92,34 +97,42 @@ pub(super) async fn supervise(plan: &Plan, mut lease: Lease, guard: Guard, mut s
             Event::Lease(state) => supervisor.lease_changed(state).await,
             Event::Signal(signal, origin) => supervisor.signalled(signal, origin).await,
             Event::TimeUp => {
-                let rung = supervisor.ladder.stop(InstanceStatus::TimedOut, Instant::now(), plan.stop_grace);
-                plan.say(format_args!("the time is up for run \"{}\": stopping it", plan.run_id));
+                let rung = supervisor.ladder.stop(InstanceStatus::TimedOut, Instant::now(), job.stop_grace);
+                job.say(format_args!("the time is up for run \"{}\": stopping it", job.run_id));
                 supervisor.climb(rung).await
             }
             Event::GraceOver => {
                 let rung = supervisor.ladder.kill();
-                plan.say("it did not end in time: killing it");
+                job.say("it did not end in time: killing it");
                 supervisor.climb(rung).await
             }
-            Event::Tick => supervisor.tick().await,
+            Event::Tick => {
+                if supervisor.has_stalled(lease.phases()) {
+                    let rung = supervisor.ladder.stop(InstanceStatus::TimedOut, Instant::now(), job.stop_grace);
+                    job.say(format_args!("run \"{}\" has made no progress for too long: stopping it", job.run_id));
+                    supervisor.climb(rung).await
+                } else {
+                    supervisor.tick().await
+                }
+            }
         };
         // A guard that has done its work cannot be spoken to either, and one that has echoed while we were stopped is no
         // late one: first everything it has said is heard.
         if done.is_err() && !supervisor.guard.has_spoken() {
-            return guard_lost(plan, lease, supervisor.guard, &mut signals).await;
+            return guard_lost(job, lease, supervisor.guard, &mut signals).await;
         }
     };
     if supervisor.lost {
         // The database knows better how it ended. But if the run was taken away by force, its successor waits to hear that
         // it is over. If it does not hear it now: the certificate stays for the sweep, which tells it, and removes it.
-        let _ = tokio::time::timeout(plan.timing.attempt_timeout, lease.record_end(certificate.end)).await;
+        let _ = tokio::time::timeout(job.timing.attempt_timeout, lease.record_end(certificate.end)).await;
         lease.abandon();
         supervisor.guard.dismiss().await;
         return Conclusion::Lost {
             why: "the database says that another executor holds the run, or that it was ended".to_owned(),
         };
     }
-    record(plan, lease, supervisor.guard, certificate, signals).await
+    record(job, lease, supervisor.guard, certificate, signals).await
 }
 
 impl Supervisor<'_> {
@@ -132,26 +145,28 @@ impl Supervisor<'_> {
                 let fate = match hold {
                     Hold::Freezer => format!(
                         "The command is frozen, and goes on when it answers again; after {} it is killed",
-                        humantime::format_duration(self.plan.timing.freeze_max)
+                        humantime::format_duration(self.job.timing.freeze_max)
                     ),
                     Hold::Grace => format!(
                         "The command is stopped, and killed {} from now unless it answers: what is not held by a cgroup \
                          freezer cannot be kept until then",
-                        humantime::format_duration(self.plan.timing.stopped_max())
+                        humantime::format_duration(self.job.timing.stopped_max())
                     ),
                 };
-                self.plan.say(format_args!("{trouble}. {fate}"));
+                self.job.say(format_args!("{trouble}. {fate}"));
             }
             FromGuard::Thawed if std::mem::take(&mut self.frozen) => {
-                self.plan.say("PostgreSQL answers again: the command goes on");
+                self.job.say("PostgreSQL answers again: the command goes on");
             }
-            FromGuard::Stopped { number } if [SIGTSTP, SIGTTIN, SIGTTOU].contains(&number) && has_terminal() => {
+            FromGuard::Stopped { number }
+                if [SIGTSTP, SIGTTIN, SIGTTOU].contains(&number) && self.job.is_alone && has_terminal() =>
+            {
                 stop_ourselves();
                 // Only we may have been continued, not the whole job.
                 self.pass_on(SIGCONT, Audience::Command, None).await?;
             }
             FromGuard::Remaining { pids } if !std::mem::replace(&mut self.remaining_told, true) => {
-                self.plan.say(format_args!(
+                self.job.say(format_args!(
                     "killed, but these processes do not die (stuck in the kernel, or another user's): {pids:?}"
                 ));
             }
@@ -173,23 +188,27 @@ impl Supervisor<'_> {
             self.guard.tell(&ToGuard::Renew { until }).await?;
         }
         if state.stop_requested && self.ladder.ends_as().is_none() {
-            self.plan.say(format_args!("a stop of run \"{}\" was requested: stopping it", self.plan.run_id));
-            let rung = self.ladder.stop(InstanceStatus::Cancelled, Instant::now(), self.plan.stop_grace);
+            self.job.say(format_args!("a stop of run \"{}\" was requested: stopping it", self.job.run_id));
+            let rung = self.ladder.stop(InstanceStatus::Cancelled, Instant::now(), self.job.stop_grace);
             return self.climb(rung).await;
         }
         Ok(())
     }
 
     async fn signalled(&mut self, number: i32, origin: Origin) -> Result<(), GuardError> {
+        if origin == Origin::Halt {
+            let rung = self.ladder.stop(InstanceStatus::Released, Instant::now(), self.job.stop_grace);
+            return self.climb(rung).await;
+        }
         let ends = matches!(number, SIGHUP | SIGINT | SIGQUIT | SIGTERM);
         if !ends {
             // The keyboard has stopped the command itself: we follow when its guard says so.
             return match origin {
-                Origin::Keyboard => Ok(()),
+                Origin::Keyboard | Origin::Halt => Ok(()),
                 Origin::Process => self.pass_on(number, Audience::Command, None).await,
             };
         }
-        match self.ladder.signalled(origin == Origin::Keyboard, Instant::now(), self.plan.stop_grace) {
+        match self.ladder.signalled(origin == Origin::Keyboard, Instant::now(), self.job.stop_grace) {
             Rung::PassOn => {
                 let intent = Intent { ends_as: InstanceStatus::Cancelled, unless_it_succeeds: true };
                 // What the keyboard sent has reached the command: 0 tells the guard of it, and sends nothing.
@@ -197,7 +216,7 @@ impl Supervisor<'_> {
                 self.pass_on(number, Audience::Command, Some(intent)).await
             }
             rung => {
-                self.plan.say("stopping it");
+                self.job.say("stopping it");
                 self.climb(rung).await
             }
         }
@@ -220,9 +239,20 @@ impl Supervisor<'_> {
         self.guard.tell(&ToGuard::Signal { number, to, intent }).await
     }
 
+    /// Whether the command has told nothing new for its stall timeout. A frozen one could not.
+    fn has_stalled(&mut self, phases: i64) -> bool {
+        let now = Instant::now();
+        let (last, since) = self.progress;
+        if phases != last || self.frozen {
+            self.progress = (phases, now);
+        }
+        let limit = self.job.stall_timeout.filter(|_| self.ladder.ends_as().is_none());
+        limit.is_some_and(|limit| phases == last && !self.frozen && now.since(since) > limit)
+    }
+
     async fn tick(&mut self) -> Result<(), GuardError> {
         let now = Instant::now();
-        if self.unechoed_since.is_some_and(|since| now.since(since) > self.plan.timing.fence_after / 2) {
+        if self.unechoed_since.is_some_and(|since| now.since(since) > self.job.timing.fence_after / 2) {
             // It is stopped or hung, and would not act when it must.
             return Err(GuardError::Gone);
         }
@@ -231,10 +261,10 @@ impl Supervisor<'_> {
 }
 
 /// The guard died or hangs: kills guard and tree, and ends the tenure.
-pub(super) async fn guard_lost(plan: &Plan, mut lease: Lease, mut guard: Guard, signals: &mut Signals) -> Conclusion {
-    plan.say("the guard process is gone: killing the command");
-    while !guard.destroy(plan.timing.kill_grace) {
-        plan.say("killed, but some of its processes do not die yet");
+pub(super) async fn guard_lost(job: &Job, mut lease: Lease, mut guard: Guard, signals: &mut Signals) -> Conclusion {
+    job.say("the guard process is gone: killing the command");
+    while !guard.destroy(job.timing.kill_grace) {
+        job.say("killed, but some of its processes do not die yet");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let end = End {
@@ -267,7 +297,7 @@ async fn asked_twice(signals: &mut Signals) {
 
 /// Stays, and beats, until the end is recorded or known to be lost. A second signal ends the wait.
 async fn record(
-    plan: &Plan,
+    job: &Job,
     mut lease: Lease,
     mut guard: Guard,
     certificate: Certificate,
@@ -286,7 +316,7 @@ async fn record(
                 Ok(()) = state.changed(), if !told => {
                     if let Some(trouble) = &state.borrow_and_update().trouble {
                         told = true;
-                        plan.say(cannot_be_recorded(&certificate, trouble));
+                        job.say(cannot_be_recorded(&certificate, trouble));
                     }
                 }
             }
@@ -302,7 +332,7 @@ async fn record(
     guard.dismiss().await;
     if finished.is_ok() {
         // One that did not has left it behind. It has nothing more to say.
-        let _ = std::fs::remove_file(remains::file_of(&plan.state.instances(), instance_id));
+        let _ = std::fs::remove_file(remains::file_of(&job.state.instances(), instance_id));
     }
     match finished {
         Ok(()) if certificate.killed.is_some_and(|reason| reason != KillReason::Ordered) => Conclusion::Lost {

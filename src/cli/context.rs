@@ -1,5 +1,6 @@
 //! What most commands need first: the configuration, the database it names, a runtime.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use tokio::sync::mpsc;
@@ -11,7 +12,13 @@ use crate::db::{DbError, Hint, Link, MigrateOptions, Target, embedded, migrate};
 
 /// Reads the configuration from all its sources.
 pub(super) fn config(settings: &Settings) -> Result<Config, Failure> {
-    Ok(Config::read(&settings.given(), settings.config.as_deref())?)
+    config_with(settings, BTreeMap::new())
+}
+
+/// The same, with a command's own flags.
+pub(super) fn config_with(settings: &Settings, mut given: BTreeMap<&'static str, String>) -> Result<Config, Failure> {
+    given.extend(settings.given());
+    Ok(Config::read(&given, settings.config.as_deref())?)
 }
 
 /// The database that is configured, as it is. The embedded one is started, if it is not.

@@ -12,7 +12,7 @@ use super::print;
 use super::settings::Settings;
 use crate::config::Config;
 use crate::guard::containment::Shortcoming;
-use crate::guard::{Guard, Preparation};
+use crate::guard::{Guard, Outlet, Preparation};
 use crate::ids::InstanceId;
 
 #[derive(Debug, Args)]
@@ -122,7 +122,7 @@ async fn containment(config: &Config) -> Check {
         Ok(wish) => wish,
         Err(error) => return Check::bad("containment", error.to_string(), "correct the value"),
     };
-    let mut guard = match Guard::start(Preparation { instance_id: InstanceId::fresh(), wish }) {
+    let mut guard = match Guard::start(Preparation { instance_id: InstanceId::fresh(), wish }, Outlet::ours()) {
         Ok(guard) => guard,
         Err(error) => return Check::bad("containment", error.to_string(), "see there"),
     };

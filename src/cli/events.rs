@@ -78,7 +78,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
 
 /// Resolves when something has happened to the run.
 async fn hear_of(run_id: &RunId, hints: &mut mpsc::Receiver<Hint>) {
-    while hints.recv().await.is_some_and(|hint| hint.run_id != *run_id) {}
+    while hints.recv().await.is_some_and(|hint| hint.name != run_id.as_str()) {}
 }
 
 fn line(event: &store::Event) -> String {

@@ -7,13 +7,16 @@ mod embedded;
 mod events;
 mod exit;
 mod migrate;
+mod node;
 mod paperwork;
 mod print;
 mod progress;
 mod run;
 mod settings;
 mod status;
+mod steer;
 mod stop;
+mod submit;
 mod takeover;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -35,6 +38,16 @@ struct Arguments {
 enum Command {
     /// Run a command as the only executor of RUN_ID in the fleet
     Run(run::Arguments),
+    /// Be a node of the fleet: claim queued runs, work on them, recover what died
+    Node(node::Arguments),
+    /// Show the nodes
+    Nodes(node::NodesArguments),
+    /// Ask a node to start nothing more, and to end when it is done
+    Drain(node::DrainArguments),
+    /// Print the output of a run, where it is on this host
+    Logs(node::LogsArguments),
+    /// Put runs into the queue
+    Submit(Box<submit::Arguments>),
     /// Ask, before launching: who runs it, and what is to be done?
     Check(check::Arguments),
     /// Show a run with its attempts, or all runs
@@ -45,6 +58,16 @@ enum Command {
     Events(events::Arguments),
     /// Ask the executor of a run to stop it
     Stop(stop::Arguments),
+    /// Take a run out of the queue, or ask its executor to stop it
+    Cancel(steer::RunArguments),
+    /// Queue a run again that has ended
+    Retry(steer::RunArguments),
+    /// Start nothing more of a queue
+    Pause(steer::QueueArguments),
+    /// Let a paused queue go on
+    Resume(steer::QueueArguments),
+    /// Show the queues, or limit one
+    Queues(steer::QueuesArguments),
     /// Take a run away from the executor that holds it, by force
     Takeover(takeover::Arguments),
     /// Tell how far the work is (from inside a run)
@@ -88,6 +111,16 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
     let settings = arguments.settings;
     match arguments.command {
         Command::Run(arguments) => run::execute(arguments, &settings),
+        Command::Node(arguments) => node::execute(&arguments, &settings),
+        Command::Nodes(arguments) => node::nodes(&arguments, &settings),
+        Command::Drain(arguments) => node::drain(&arguments, &settings),
+        Command::Logs(arguments) => node::logs(&arguments, &settings),
+        Command::Submit(arguments) => submit::execute(&arguments, &settings),
+        Command::Cancel(arguments) => steer::cancel(&arguments, &settings),
+        Command::Retry(arguments) => steer::retry(&arguments, &settings),
+        Command::Pause(arguments) => steer::pause(&arguments, &settings),
+        Command::Resume(arguments) => steer::resume(&arguments, &settings),
+        Command::Queues(arguments) => steer::queues(&arguments, &settings),
         Command::Check(arguments) => check::execute(&arguments, &settings),
         Command::Status(arguments) => status::execute(&arguments, &settings),
         Command::Ps(arguments) => status::ps(&arguments, &settings),

@@ -9,8 +9,8 @@ use super::context;
 use super::exit::{Failure, code};
 use super::print::ago;
 use super::settings::Settings;
-use crate::attempt::{self, Conclusion, Outcome, Patience, Plan, Refusal};
-use crate::config::parse_duration;
+use crate::attempt::{self, Conclusion, Job, Outcome, Patience, Plan, Refusal};
+use crate::elapsed::parse_duration;
 use crate::guard::KillReason;
 use crate::ids::RunId;
 use crate::instance::Holder;
@@ -59,21 +59,27 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
     context::block_on(async {
         let target = context::target(&config).await?;
         let mut command = arguments.command.into_iter();
-        let plan = Plan {
+        let job = Job {
             run_id: run_id.clone(),
             program: command.next().expect("clap requires a command"),
             arguments: command.collect(),
-            purpose: arguments.purpose,
-            patience,
+            environment: Vec::new(),
             timeout,
-            once,
-            trust_db_clock: arguments.trust_db_clock,
-            quiet: arguments.quiet,
-            target,
+            stall_timeout: None,
             timing,
             stop_grace: config.stop_grace()?,
-            containment: config.containment()?,
             state: StateDir::open(&config.state_dir())?,
+            quiet: arguments.quiet,
+            is_alone: true,
+        };
+        let plan = Plan {
+            job,
+            purpose: arguments.purpose,
+            patience,
+            once,
+            trust_db_clock: arguments.trust_db_clock,
+            target,
+            containment: config.containment()?,
         };
         match attempt::make(plan).await? {
             Outcome::Concluded(conclusion) => concluded(&run_id, conclusion),
@@ -82,7 +88,7 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
     })
 }
 
-fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
+pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
     parse_duration(text).ok_or_else(|| {
         Failure::new(code::USAGE, format!("{flag} is {text:?}, but should be a duration such as 500ms, 30s or 5m"))
     })

@@ -86,7 +86,9 @@ mod tests {
     fn every_key_is_a_flag() {
         let command = super::super::Arguments::command();
         for key in crate::config::KEYS {
-            assert!(command.get_arguments().any(|argument| argument.get_long() == Some(key.flag)), "{}", key.name);
+            let node = command.find_subcommand("node").unwrap();
+            let mut all = command.get_arguments().chain(node.get_arguments());
+            assert!(all.any(|argument| argument.get_long() == Some(key.flag)), "{}", key.name);
         }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::keys::KEYS;
 
 /// Why a configuration file cannot be used.
@@ -15,12 +17,27 @@ pub(crate) enum FileError {
     Malformed { path: PathBuf, error: String },
     #[error("the configuration file {} has a key \"{key}\", which does not exist. Known are: {known}", .path.display())]
     UnknownKey { path: PathBuf, key: String, known: String },
+    #[error("the configuration file {}, [commands.NAME] argv = [\"program\", \"argument\"]: {error}", .path.display())]
+    Commands { path: PathBuf, error: String },
     #[error("the configuration file {} has a {kind} for \"{key}\", but should have text in quotes", .path.display())]
     WrongType { path: PathBuf, key: String, kind: &'static str },
 }
 
-/// The file's values by key.
-pub(super) type Values = BTreeMap<String, String>;
+/// What a file says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Values {
+    /// Each key's value.
+    pub(super) keys: BTreeMap<String, String>,
+    /// `[commands.NAME] argv = […]`: what a node may start, by name.
+    pub(super) commands: BTreeMap<String, Vec<String>>,
+}
+
+/// A command that a node may start.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    argv: Vec<String>,
+}
 
 /// The file's values, and which file that was: the named one, else `./systole.toml`, else the user's.
 pub(super) fn read(named: Option<&Path>) -> Result<Option<(PathBuf, Values)>, FileError> {
@@ -49,27 +66,40 @@ fn parse(path: &Path, text: &str) -> Result<Values, FileError> {
     let table: toml::Table = text
         .parse()
         .map_err(|error: toml::de::Error| FileError::Malformed { path: path(), error: error.to_string() })?;
-    table
-        .into_iter()
-        .map(|(key, value)| {
-            if !KEYS.iter().any(|known| known.name == key) {
-                let known: Vec<&str> = KEYS.iter().map(|known| known.name).collect();
-                return Err(FileError::UnknownKey { path: path(), key, known: known.join(", ") });
+    let mut values = Values::default();
+    for (key, value) in table {
+        if key == "commands" {
+            let commands: BTreeMap<String, Command> = value
+                .try_into()
+                .map_err(|error: toml::de::Error| FileError::Commands { path: path(), error: error.to_string() })?;
+            if let Some((name, _)) = commands.iter().find(|(_, command)| command.argv.is_empty()) {
+                let error = format!("the argv of \"{name}\" has no program");
+                return Err(FileError::Commands { path: path(), error });
             }
-            match value {
-                toml::Value::String(text) => Ok((key, text)),
-                toml::Value::Boolean(truth) => Ok((key, truth.to_string())),
-                other => Err(FileError::WrongType { path: path(), key, kind: other.type_str() }),
-            }
-        })
-        .collect()
+            values.commands = commands.into_iter().map(|(name, command)| (name, command.argv)).collect();
+            continue;
+        }
+        if !KEYS.iter().any(|known| known.name == key) {
+            let known: Vec<&str> = KEYS.iter().map(|known| known.name).collect();
+            return Err(FileError::UnknownKey { path: path(), key, known: known.join(", ") });
+        }
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Boolean(truth) => truth.to_string(),
+            // The only one without a unit.
+            toml::Value::Integer(number) if key == "slots" => number.to_string(),
+            other => return Err(FileError::WrongType { path: path(), key, kind: other.type_str() }),
+        };
+        values.keys.insert(key, text);
+    }
+    Ok(values)
 }
 
 /// Values, or a refusal.
 #[cfg(fuzzing)]
 pub fn fuzz(text: &str) {
     if let Ok(values) = parse(Path::new("systole.toml"), text) {
-        assert!(values.keys().all(|key| KEYS.iter().any(|known| known.name == key)));
+        assert!(values.keys.keys().all(|key| KEYS.iter().any(|known| known.name == key)));
     }
 }
 
@@ -81,6 +111,17 @@ mod tests {
     fn a_misspelt_key_is_an_error() {
         let error = parse(Path::new("systole.toml"), "stale_afer = \"30s\"").unwrap_err().to_string();
         assert!(error.contains("\"stale_afer\"") && error.contains("stale_after"), "{error}");
+    }
+
+    #[test]
+    fn commands_are_named_with_their_argv() {
+        let read = |text: &str| parse(Path::new("systole.toml"), text);
+        let values = read("slots = 4\n[commands.train]\nargv = [\"python\", \"{run_id}\"]").unwrap();
+        assert_eq!(values.commands["train"], ["python", "{run_id}"]);
+        assert_eq!(values.keys["slots"], "4");
+        for bad in ["[commands.x]\nargv = []", "[commands.x]\nargs = [\"x\"]", "[commands]\nx = 1"] {
+            assert!(read(bad).unwrap_err().to_string().contains("[commands.NAME]"), "{bad}");
+        }
     }
 
     #[test]

@@ -37,4 +37,11 @@ pub(crate) const KEYS: &[Key] = &[
     key("stale_after", "stale-after", &["SYSTOLE_STALE_AFTER"], Some("30s")),
     key("freeze_max", "freeze-max", &["SYSTOLE_FREEZE_MAX"], Some("10m")),
     key("stop_grace", "stop-grace", &["SYSTOLE_STOP_GRACE"], Some("10s")),
+    key("slots", "slots", &["SYSTOLE_SLOTS"], Some("1")),
+    key("queues", "queue", &["SYSTOLE_QUEUES"], Some("default")),
+    key("labels", "label", &["SYSTOLE_LABELS"], Some("")),
+    key("poll_interval", "poll-interval", &["SYSTOLE_POLL_INTERVAL"], Some("5s")),
+    key("drain_timeout", "drain-timeout", &["SYSTOLE_DRAIN_TIMEOUT"], Some("10m")),
+    key("allow_submitted_commands", "allow-submitted-commands", &["SYSTOLE_ALLOW_SUBMITTED_COMMANDS"], None),
+    key("runs_dir", "runs-dir", &["SYSTOLE_RUNS_DIR", "AUTONOMOUS_RUNS_DIR"], None),
 ];

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::db::{Schema, holds_password};
+use crate::elapsed::parse_duration;
 use crate::instance::{Timing, UnsafeTiming};
+use crate::node::Catalogue;
 use crate::state_dir::StateDir;
 pub(crate) use file::FileError;
 #[cfg(fuzzing)]
@@ -61,6 +63,7 @@ pub(crate) enum ConfigError {
 #[derive(Debug)]
 pub(crate) struct Config {
     values: BTreeMap<&'static str, (String, Source)>,
+    commands: BTreeMap<String, Vec<String>>,
 }
 
 /// Which database to use.
@@ -96,14 +99,21 @@ impl Config {
             };
             let from_file = || {
                 let (path, values) = file.as_ref()?;
-                Some((values.get(key.name)?.clone(), Source::File(path.clone())))
+                Some((values.keys.get(key.name)?.clone(), Source::File(path.clone())))
             };
             let by_default = || key.default.map(|value| (value.to_owned(), Source::Default));
-            if let Some(found) = from_flag().or_else(from_environment).or_else(from_file).or_else(by_default) {
+            // What others call it: a number of seconds, and only a default.
+            let by_custom = || {
+                let seconds = environment("WORKER_CHECK_INTERVAL").filter(|_| key.name == "poll_interval")?;
+                Some((format!("{}s", seconds.trim()), Source::Environment("WORKER_CHECK_INTERVAL")))
+            };
+            let found = from_flag().or_else(from_environment).or_else(from_file).or_else(by_custom).or_else(by_default);
+            if let Some(found) = found {
                 values.insert(key.name, found);
             }
         }
-        Ok(Config { values })
+        let commands = file.map(|(_, values)| values.commands).unwrap_or_default();
+        Ok(Config { values, commands })
     }
 
     /// Every key with its value and source; secrets are not shown.
@@ -186,6 +196,47 @@ impl Config {
         }
     }
 
+    /// What a node may take, and how much of it.
+    pub(crate) fn catalogue(&self) -> Result<Catalogue, ConfigError> {
+        let list = |key: &str| {
+            let text = self.text(key).unwrap_or_default();
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let pair = |item: &String| item.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let labels: Option<_> = list("labels").iter().map(pair).collect();
+        Ok(Catalogue {
+            queues: list("queues"),
+            labels: labels.ok_or_else(|| self.refuse("labels", "KEY=VALUE, and a comma before the next"))?,
+            commands: self.commands.clone(),
+            // A private database has no other users to be careful of.
+            allow_submitted_commands: match self.text("allow_submitted_commands") {
+                None => self.database()? == Database::Embedded,
+                Some(_) => self.truth("allow_submitted_commands")?,
+            },
+        })
+    }
+
+    /// How many runs a node works on at once.
+    pub(crate) fn slots(&self) -> Result<i32, ConfigError> {
+        let slots = self.text("slots").and_then(|text| text.parse().ok()).filter(|slots| (1..=1000).contains(slots));
+        slots.ok_or_else(|| self.refuse("slots", "a number from 1 to 1000"))
+    }
+
+    /// Between two looks into the queue, if nothing is heard of it before.
+    pub(crate) fn poll_interval(&self) -> Result<Duration, ConfigError> {
+        self.duration("poll_interval")
+    }
+
+    /// How long a draining node waits for its runs before it gives them back.
+    pub(crate) fn drain_timeout(&self) -> Result<Duration, ConfigError> {
+        self.duration("drain_timeout")
+    }
+
+    /// Where the output of runs is kept.
+    pub(crate) fn runs_dir(&self) -> PathBuf {
+        self.text("runs_dir").map_or_else(|| self.state_dir().join("runs"), PathBuf::from)
+    }
+
     /// Where certificates and local locks are.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.text("state_dir").map_or_else(StateDir::default_path, PathBuf::from)
@@ -225,11 +276,6 @@ impl Source {
     }
 }
 
-/// A duration as people write it: `500ms`, `30s`, `5m`, `1h30m`. A bare number has no unit, and is refused.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text.trim()).ok().filter(|span| *span <= Duration::from_secs(366 * 24 * 3600))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,7 +285,12 @@ mod tests {
         let file = file.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let lookup =
             |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Config::collect(&flags, lookup, Some((PathBuf::from("systole.toml"), file))).unwrap()
+        Config::collect(
+            &flags,
+            lookup,
+            Some((PathBuf::from("systole.toml"), file::Values { keys: file, commands: BTreeMap::new() })),
+        )
+        .unwrap()
     }
 
     #[test]

@@ -10,13 +10,13 @@ use tokio_postgres::types::Type;
 use super::session::Session;
 use crate::ids::RunId;
 
-/// Something happened to a run.
+/// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
     /// What.
     pub kind: HintKind,
-    /// To which.
-    pub run_id: RunId,
+    /// To which run, queue or node.
+    pub name: String,
 }
 
 /// What happened.
@@ -28,24 +28,33 @@ pub enum HintKind {
     Asked,
     /// Its holder has ended.
     Ended,
+    /// Something of this queue can be started.
+    Queued,
+    /// This node is asked for something.
+    Node,
 }
 
 impl Hint {
+    /// That this happened to a run.
+    pub(crate) fn of_run(kind: HintKind, run_id: &RunId) -> Hint {
+        Hint { kind, name: run_id.to_string() }
+    }
+
     /// Tells everybody who listens. One that gets lost is made up for by polling.
     pub(crate) async fn send(&self, session: &Session) -> Result<(), Error> {
         const HINT: &str = "-- hints.send
             SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '50ms', true), pg_notify($1, $2)";
-        let payload = format!("{} {}", self.kind.word(), self.run_id);
+        let payload = format!("{} {}", self.kind.word(), self.name);
         session.query(HINT, &[(&session.schema().as_str(), Type::TEXT), (&payload, Type::TEXT)]).await?;
         Ok(())
     }
 
     /// What somebody sent; `None` if it is not one of ours, or one of a later version's.
     pub(super) fn read(payload: &str) -> Option<Hint> {
-        let (word, run_id) = payload.split_once(' ')?;
-        let kinds = [HintKind::Claimed, HintKind::Asked, HintKind::Ended];
+        let (word, name) = payload.split_once(' ')?;
+        let kinds = [HintKind::Claimed, HintKind::Asked, HintKind::Ended, HintKind::Queued, HintKind::Node];
         let kind = kinds.into_iter().find(|kind| kind.word() == word)?;
-        Some(Hint { kind, run_id: run_id.parse().ok()? })
+        Some(Hint { kind, name: name.to_owned() })
     }
 }
 
@@ -55,6 +64,8 @@ impl HintKind {
             HintKind::Claimed => "claimed",
             HintKind::Asked => "asked",
             HintKind::Ended => "ended",
+            HintKind::Queued => "queued",
+            HintKind::Node => "node",
         }
     }
 }

@@ -39,6 +39,12 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/file_certificate.sql"),
     include_str!("../../migrations/functions/request_stop.sql"),
     include_str!("../../migrations/functions/take_away.sql"),
+    include_str!("../../migrations/functions/submit_check.sql"),
+    include_str!("../../migrations/functions/submit.sql"),
+    include_str!("../../migrations/functions/claim_queued.sql"),
+    include_str!("../../migrations/functions/reap.sql"),
+    include_str!("../../migrations/functions/steer.sql"),
+    include_str!("../../migrations/functions/node.sql"),
 ];
 
 /// Any number will do, as long as every version of systole uses the same.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -19,6 +20,7 @@ use super::PROCESS_NAME;
 use super::containment::{Cgroup, Killed, Secured, children, kill_all, reap_all, see_our_own};
 use super::descriptor::send_descriptor;
 use super::error::GuardError;
+use super::outlet::Outlet;
 use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, is_whole, send};
 
 /// An idle guard takes down its empty containment in a few milliseconds.
@@ -39,13 +41,14 @@ pub(crate) struct Guard {
     strangers: Vec<Pid>,
     /// Ends with the guard.
     reaping: tokio::task::JoinHandle<()>,
+    is_reaped: bool,
 }
 
 impl Guard {
     /// Starts it. It goes on by itself from here, making containment and init, while its supervisor does other things.
     ///
-    /// The command's stdin is ours. Must be called within a tokio runtime.
-    pub(crate) fn start(preparation: Preparation) -> Result<Guard, GuardError> {
+    /// `outlet` is the command's. Must be called within a tokio runtime.
+    pub(crate) fn start(preparation: Preparation, outlet: Outlet) -> Result<Guard, GuardError> {
         if !see_our_own() {
             return Err(GuardError::Unready(
                 "/proc is not mounted, or shows another PID namespace than ours; mount ours: mount -t proc proc /proc \
@@ -56,20 +59,27 @@ impl Guard {
         let started = || -> io::Result<Guard> {
             // Orphans of a guard that dies come to us.
             rustix::process::set_child_subreaper(Some(Pid::INIT))?;
-            let strangers = children();
             let (ours, theirs) = StdUnixStream::pair()?;
-            let child = Command::new("/proc/self/exe")
-                .arg0(PROCESS_NAME)
-                .arg("guard")
-                .stdin(Stdio::from(OwnedFd::from(theirs)))
-                .spawn()?;
-            send_descriptor(&ours, io::stdin().as_fd())?;
+            let mut guards = guards();
+            let strangers = children().into_iter().filter(|child| guards.all().all(|ours| ours != child)).collect();
+            let mut command = Command::new("/proc/self/exe");
+            command.arg0(PROCESS_NAME).arg("guard").stdin(Stdio::from(OwnedFd::from(theirs)));
+            if let Some(output) = &outlet.output {
+                command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+            }
+            let child = command.spawn()?;
+            let pid = Pid::from_child(&child);
+            guards.in_use.push(pid);
+            drop(guards);
+            match &outlet.input {
+                Some(input) => send_descriptor(&ours, input.as_fd())?,
+                None => send_descriptor(&ours, io::stdin().as_fd())?,
+            }
             send(&ours, &ToGuard::Prepare(preparation))?;
             ours.set_nonblocking(true)?;
             let socket = UnixStream::from_std(ours)?;
-            let pid = Pid::from_child(&child);
-            let reaping = tokio::spawn(reap_orphans(pid));
-            Ok(Guard { pid, socket, unread: Vec::new(), secured: None, strangers, reaping })
+            let reaping = tokio::spawn(reap_orphans());
+            Ok(Guard { pid, socket, unread: Vec::new(), secured: None, strangers, reaping, is_reaped: false })
         };
         started().map_err(GuardError::Start)
     }
@@ -127,6 +137,7 @@ impl Guard {
     pub(crate) fn destroy(&mut self, patience: Duration) -> bool {
         let _ = kill_process(self.pid, Signal::KILL);
         let _ = waitpid(Some(self.pid), WaitOptions::empty());
+        self.is_reaped = true;
         let cgroup = self.secured.as_ref().and_then(|secured| secured.cgroup.as_deref());
         let emptied = match cgroup.map(Cgroup::open) {
             Some(Ok(Some(cgroup))) => {
@@ -139,7 +150,9 @@ impl Guard {
             Some(Err(_)) => false,
         };
         // Its init died with it, and its orphans have come to us.
-        matches!(kill_all(&self.strangers), Killed::Emptied) && emptied
+        let spared: Vec<Pid> =
+            self.strangers.iter().chain(guards().all()).copied().filter(|pid| *pid != self.pid).collect();
+        matches!(kill_all(&spared), Killed::Emptied) && emptied
     }
 
     /// Lets go of it: whatever it still guards is killed. Waits a moment for its last word: by
@@ -157,21 +170,56 @@ impl Guard {
             };
             let _ = tokio::time::timeout(DISMISSAL_PATIENCE, ended).await;
         }
-        let _ = waitpid(Some(self.pid), WaitOptions::NOHANG);
+        self.is_reaped = !matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None));
+    }
+}
+
+/// The guards of this process: in use, and let go of but not waited for yet. The tree of one must not be taken for the orphans
+/// of another, and the number of one in use must not be given to somebody else.
+#[derive(Debug)]
+struct Guards {
+    in_use: Vec<Pid>,
+    leaving: Vec<Pid>,
+}
+
+static GUARDS: Mutex<Guards> = Mutex::new(Guards { in_use: Vec::new(), leaving: Vec::new() });
+
+fn guards() -> MutexGuard<'static, Guards> {
+    GUARDS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Guards {
+    fn all(&self) -> impl Iterator<Item = &Pid> {
+        self.in_use.iter().chain(&self.leaving)
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.reaping.abort();
+        let mut guards = guards();
+        guards.in_use.retain(|pid| *pid != self.pid);
+        if !self.is_reaped {
+            guards.leaving.push(self.pid);
+        }
     }
 }
 
 /// Reaps whatever ends as our child without being one: we are a subreaper, and in a container it may be PID 1.
-async fn reap_orphans(guard: Pid) {
+async fn reap_orphans() {
     let mut interval = tokio::time::interval(REAPING_INTERVAL);
     loop {
         interval.tick().await;
-        reap_all(&[guard]);
+        reap();
+    }
+}
+
+/// Waits for what has ended: guards that took their time, and orphans that came to us. One in use is waited for by its user.
+pub(crate) fn reap() {
+    let mut guards = guards();
+    reap_all(&guards.in_use);
+    if !guards.leaving.is_empty() {
+        let left = children();
+        guards.leaving.retain(|pid| left.contains(pid));
     }
 }

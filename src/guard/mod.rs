@@ -30,6 +30,7 @@ mod error;
 mod handle;
 #[cfg(target_os = "linux")]
 mod init;
+mod outlet;
 #[cfg(target_os = "linux")]
 mod process;
 pub(crate) mod remains;
@@ -39,7 +40,8 @@ mod wire;
 
 pub(crate) use deadman::{Hold, KillReason, Rules};
 pub(crate) use error::GuardError;
-pub(crate) use handle::Guard;
+pub(crate) use handle::{Guard, reap};
+pub(crate) use outlet::Outlet;
 #[cfg(fuzzing)]
 pub use wire::fuzz;
 pub(crate) use wire::{Arming, Audience, FromGuard, Intent, Order, Preparation, ToGuard};

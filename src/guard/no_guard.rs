@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::containment::Secured;
 use super::error::GuardError;
+use super::outlet::Outlet;
 use super::wire::{Arming, FromGuard, Preparation, ToGuard};
 
 /// There is none.
@@ -17,8 +18,11 @@ pub(super) fn serve() -> i32 {
     70
 }
 
+/// Nothing ends as our child.
+pub(crate) fn reap() {}
+
 impl Guard {
-    pub(crate) fn start(_: Preparation) -> Result<Guard, GuardError> {
+    pub(crate) fn start(_: Preparation, _: Outlet) -> Result<Guard, GuardError> {
         Err(GuardError::Unready("containment takes Linux. Run it in a Linux container or virtual machine".to_owned()))
     }
 

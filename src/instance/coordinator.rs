@@ -11,6 +11,7 @@ use super::state::{Gauges, LeaseState};
 use super::store::{CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Executor, FilingVerdict, Holder};
 use super::timing::{Timing, UnsafeTiming};
 use super::trust::Trust;
+use super::witness::Testimony;
 use crate::backoff::Backoff;
 use crate::db::{DbError, Hello, Hint, InvalidTarget, Target};
 use crate::elapsed::Instant;
@@ -134,7 +135,9 @@ impl Coordinator {
         };
         let claim = self.claim(&request).await?;
         match (claim.verdict, claim.holder) {
-            (ClaimVerdict::Ok | ClaimVerdict::Mine, holder) => self.hold(request, Claim { holder, ..claim }).await,
+            (ClaimVerdict::Ok | ClaimVerdict::Mine, holder) => {
+                self.hold(run_id, request.instance_id, Claim { holder, ..claim }).await
+            }
             (ClaimVerdict::Dead, Some(holder)) => {
                 let reason = claim.reason.unwrap_or_default();
                 Err(AcquireError::Dead { holder: Box::new(holder), reason })
@@ -171,12 +174,17 @@ impl Coordinator {
     }
 
     /// Begins the heartbeats of a granted claim, and waits for the first to be acknowledged.
-    pub(crate) async fn hold(&self, request: ClaimRequest, granted: Claim) -> Result<Lease, AcquireError> {
+    pub(crate) async fn hold(
+        &self,
+        run_id: &RunId,
+        instance_id: InstanceId,
+        granted: Claim,
+    ) -> Result<Lease, AcquireError> {
         let gauges = Arc::new(Gauges::default());
         let (sender, mut state) = watch::channel(LeaseState::default());
         let lease = Lease {
-            run_id: request.run_id,
-            instance_id: request.instance_id,
+            run_id: run_id.clone(),
+            instance_id,
             fence: granted.fence.expect("a granted claim has a fence"),
             attempt: granted.attempt.expect("a granted claim has an attempt"),
             predecessor: granted.predecessor,
@@ -207,6 +215,11 @@ impl Coordinator {
     pub(crate) async fn file(&self, filing: CertificateFiling) -> Result<FilingVerdict, DbError> {
         let filing = Box::new(filing);
         self.ask(|reply| Op::File { filing, reply }).await.unwrap_or_else(|| Err(busy()))
+    }
+
+    /// What this process can say of the database's clock; `None` while it has not watched it.
+    pub(crate) async fn testimony(&self) -> Option<Testimony> {
+        self.ask(Op::Testify).await.and_then(|answer| answer.ok()).flatten()
     }
 
     /// What is heard of runs from now on, by NOTIFY. Hints, and not all of them.

@@ -67,6 +67,8 @@ pub(super) enum Op {
     BeatSoon(InstanceId),
     /// It has ended: no more heartbeats.
     Forget(InstanceId),
+    /// What the witness has to say now.
+    Testify(Reply<Option<Testimony>>),
     /// Beat without instances, to become a witness of the database's clock.
     KeepWarm,
 }
@@ -170,7 +172,7 @@ impl Heartbeat {
         let alone =
             |held: &HashMap<InstanceId, Held>, id: Option<InstanceId>| held.keys().all(|held| Some(*held) == id);
         let inline = match &operation {
-            Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::KeepWarm => true,
+            Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::Testify(_) | Op::KeepWarm => true,
             Op::Hello(_) | Op::Claim { .. } | Op::File { .. } => alone(&self.held, None),
             Op::Finish { instance_id, .. } => alone(&self.held, Some(*instance_id)),
         };
@@ -182,7 +184,7 @@ impl Heartbeat {
         }
         match operation {
             Op::Hold(held) => {
-                self.untold.push(Hint { kind: HintKind::Claimed, run_id: held.run_id.clone() });
+                self.untold.push(Hint::of_run(HintKind::Claimed, &held.run_id));
                 self.held.insert(held.instance_id, held);
             }
             Op::Release { run_id, instance_id, fence } => {
@@ -203,6 +205,9 @@ impl Heartbeat {
             }
             Op::Forget(instance_id) => {
                 self.held.remove(&instance_id);
+            }
+            Op::Testify(reply) => {
+                let _ = reply.send(Ok(testimony));
             }
             Op::KeepWarm => self.warm_due = self.warm_due.or(Some(Instant::now())),
             other => perform(&mut self.link, other, testimony).await,
@@ -283,7 +288,7 @@ impl Heartbeat {
     /// Whoever is asked for something hears what it is with its heartbeat.
     fn heard(&mut self, hint: Hint) {
         if hint.kind == HintKind::Asked {
-            for held in self.held.values_mut().filter(|held| held.run_id == hint.run_id) {
+            for held in self.held.values_mut().filter(|held| held.run_id.as_str() == hint.name) {
                 held.due = Instant::now();
             }
         }
@@ -307,7 +312,7 @@ impl Heartbeat {
             }
             let end = End::of(InstanceStatus::Released);
             let (instance_id, fence) = (release.instance_id, release.fence);
-            let hint = Hint { kind: HintKind::Ended, run_id: release.run_id.clone() };
+            let hint = Hint::of_run(HintKind::Ended, &release.run_id);
             let answer = self
                 .link
                 .call(async |session| told(&hint, session, store::finish(session, instance_id, fence, &end, 0)).await)
@@ -354,7 +359,7 @@ async fn perform(link: &mut Link, operation: Op, testimony: Option<Testimony>) {
             }
         }
         Op::Finish { run_id, instance_id, fence, end, phases, reply } => {
-            let hint = Hint { kind: HintKind::Ended, run_id };
+            let hint = Hint::of_run(HintKind::Ended, &run_id);
             let answer = link
                 .call(async |session| {
                     told(&hint, session, store::finish(session, instance_id, fence, &end, phases)).await
@@ -363,12 +368,12 @@ async fn perform(link: &mut Link, operation: Op, testimony: Option<Testimony>) {
             let _ = reply.send(answer);
         }
         Op::File { filing, reply } => {
-            let hint = Hint { kind: HintKind::Ended, run_id: filing.run_id.clone() };
+            let hint = Hint::of_run(HintKind::Ended, &filing.run_id);
             let answer =
                 link.call(async |session| told(&hint, session, store::file_certificate(session, &filing)).await).await;
             let _ = reply.send(answer);
         }
-        Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::KeepWarm => {
+        Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::Testify(_) | Op::KeepWarm => {
             unreachable!("serve() does these itself")
         }
     }

@@ -107,6 +107,11 @@ impl Lease {
         self.gauges.phases.fetch_max(phases, Ordering::Relaxed);
     }
 
+    /// The progress told last.
+    pub(crate) fn phases(&self) -> i64 {
+        self.gauges.phases.load(Ordering::Relaxed)
+    }
+
     /// [`Lease::progress`] for somebody who does not hold the lease.
     pub(crate) fn progress_teller(&self) -> impl Fn(i64) + Clone + Send + 'static {
         let gauges = self.gauges.clone();

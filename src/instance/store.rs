@@ -123,6 +123,21 @@ pub(crate) struct Claim {
     pub(crate) blocked_by: Vec<i32>,
 }
 
+impl Claim {
+    /// One that was granted in another way than by asking for its run.
+    pub(crate) fn granted(fence: Fence, attempt: i32, predecessor: Option<Holder>) -> Claim {
+        Claim {
+            verdict: ClaimVerdict::Ok,
+            reason: None,
+            fence: Some(fence),
+            attempt: Some(attempt),
+            holder: None,
+            predecessor,
+            blocked_by: Vec::new(),
+        }
+    }
+}
+
 /// What one heartbeat says of one instance.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,8 @@
-//! What is to be done, and what became of it: a run, its attempts, its history.
+//! What is to be done, and what became of it: a run, its attempts, its history, and the queue before it.
 
+pub(crate) mod queue;
 pub(crate) mod store;
+mod submission;
 
 pub(crate) use store::{RevocationVerdict, StopVerdict};
+pub(crate) use submission::Submission;

@@ -212,7 +212,7 @@ pub(crate) async fn take_away(
 /// The holder hears what has changed with its next heartbeat: let that be now.
 async fn ask_to_look(session: &Session, run_id: &RunId) {
     // It is late without it, and no more.
-    let _ = Hint { kind: HintKind::Asked, run_id: run_id.clone() }.send(session).await;
+    let _ = Hint::of_run(HintKind::Asked, run_id).send(session).await;
 }
 
 /// Asks the holder of a run to stop it.

@@ -12,6 +12,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) fence: Fence,
     pub(crate) attempt: i32,
     pub(crate) executor_id: &'a str,
+    /// Whose work this attempt takes over: who it was, and how it is known to have died.
+    pub(crate) predecessor: Option<(&'a str, &'a str)>,
     pub(crate) socket: Option<&'a Path>,
 }
 
@@ -24,6 +26,8 @@ pub(crate) fn environment(of: &Surroundings<'_>) -> Vec<(OsString, Option<OsStri
         ("SYSTOLE_FENCE", set(of.fence.to_string())),
         ("SYSTOLE_ATTEMPT", set(of.attempt.to_string())),
         ("SYSTOLE_EXECUTOR_ID", set(of.executor_id.to_owned())),
+        ("SYSTOLE_PREDECESSOR", of.predecessor.and_then(|(who, _)| set(who.to_owned()))),
+        ("SYSTOLE_PREDECESSOR_CAUSE", of.predecessor.and_then(|(_, cause)| set(cause.to_owned()))),
         ("SYSTOLE_SOCKET", of.socket.map(|path| path.as_os_str().to_owned())),
         // The command's own database, DATABASE_URL, is its own business.
         ("SYSTOLE_DATABASE_URL", None),

@@ -18,6 +18,8 @@ pub(crate) enum Origin {
     Keyboard,
     /// Another process, to us alone.
     Process,
+    /// Our own node, which gives its runs back: no signal at all.
+    Halt,
 }
 
 /// All signals that a supervisor handles, as they come.
@@ -45,6 +47,11 @@ impl Signals {
             }
         })?;
         Ok(Signals { incoming })
+    }
+
+    /// Those that somebody else hands on: a node has one process for many commands.
+    pub(crate) fn from(incoming: mpsc::Receiver<(i32, Origin)>) -> Signals {
+        Signals { incoming }
     }
 
     /// The next signal. Cancel-safe.

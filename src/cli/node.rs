@@ -1,0 +1,203 @@
+//! `systole node`, `nodes`, `drain`, `logs`: the fleet's daemons, and what people ask of them.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, Write};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::context;
+use super::exit::{Failure, code};
+use super::print;
+use super::settings::Settings;
+use crate::daemon::{self, Setup};
+use crate::identity::Identity;
+use crate::ids::RunId;
+use crate::node::store;
+use crate::run::store as runs;
+use crate::state_dir::StateDir;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// How many runs it works on at once
+    #[arg(long, value_name = "N")]
+    slots: Option<String>,
+    /// A queue that it serves; may be repeated
+    #[arg(long, value_name = "NAME")]
+    queue: Vec<String>,
+    /// A label that runs may require; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Between two looks into the queue, if nothing is heard of it before
+    #[arg(long, value_name = "DURATION")]
+    poll_interval: Option<String>,
+    /// How long a draining node waits for its runs before it gives them back
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<String>,
+    /// Start what runs bring with them, and not only the commands of its configuration
+    #[arg(long)]
+    allow_submitted_commands: bool,
+    /// Folder for the output of runs
+    #[arg(long, value_name = "DIR")]
+    runs_dir: Option<String>,
+    /// Work off what is queued now, then end
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NodesArguments {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DrainArguments {
+    /// The node (PID@host), or a host with all its nodes
+    node: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArguments {
+    /// The run
+    run_id: String,
+    /// Of this attempt, instead of the newest
+    #[arg(long, value_name = "N")]
+    attempt: Option<i32>,
+    /// Go on and print what is written, until the attempt has ended
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// Runs as a node until it is drained.
+pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, Failure> {
+    let list = |items: &[String]| (!items.is_empty()).then(|| items.join(","));
+    let given: BTreeMap<&'static str, String> = [
+        ("slots", arguments.slots.clone()),
+        ("queues", list(&arguments.queue)),
+        ("labels", list(&arguments.label)),
+        ("poll_interval", arguments.poll_interval.clone()),
+        ("drain_timeout", arguments.drain_timeout.clone()),
+        ("allow_submitted_commands", arguments.allow_submitted_commands.then(|| "true".to_owned())),
+        ("runs_dir", arguments.runs_dir.clone()),
+    ]
+    .into_iter()
+    .filter_map(|(key, value)| Some((key, value?)))
+    .collect();
+    let config = context::config_with(settings, given)?;
+    context::block_on(async {
+        let setup = Setup {
+            target: context::target(&config).await?,
+            timing: config.timing()?,
+            stop_grace: config.stop_grace()?,
+            containment: config.containment()?,
+            state: StateDir::open(&config.state_dir())?,
+            catalogue: config.catalogue()?,
+            slots: config.slots()?,
+            poll_interval: config.poll_interval()?,
+            drain_timeout: config.drain_timeout()?,
+            runs_dir: config.runs_dir(),
+            once: arguments.once,
+        };
+        daemon::run(setup).await?;
+        Ok(code::OK)
+    })
+}
+
+/// Lists the nodes.
+pub(super) fn nodes(arguments: &NodesArguments, settings: &Settings) -> Result<u8, Failure> {
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let nodes = link.call(async |session| store::list(session).await).await?;
+        if arguments.json {
+            print::json(&nodes);
+            return Ok(code::OK);
+        }
+        let labels = |node: &store::NodeView| {
+            let pairs = node.labels.as_object().into_iter().flatten();
+            pairs
+                .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let row = |node: &store::NodeView| {
+            vec![
+                node.executor_id.clone(),
+                node.state.clone(),
+                format!("{}/{}", node.running, node.slots),
+                node.queues.join(" "),
+                labels(node),
+                node.version.clone(),
+                print::moment(node.last_heartbeat),
+            ]
+        };
+        let headers = ["NODE", "STATE", "RUNNING", "QUEUES", "LABELS", "VERSION", "LAST HEARTBEAT"];
+        print::table(
+            &headers,
+            nodes.iter().map(row).collect(),
+            "no node was seen within a day: start one with systole node",
+        );
+        Ok(code::OK)
+    })
+}
+
+/// Asks nodes to start nothing more, and to end.
+pub(super) fn drain(arguments: &DrainArguments, settings: &Settings) -> Result<u8, Failure> {
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let by = Identity::of_this_process().executor_id;
+        let asked = link.call(async |session| store::drain(session, &arguments.node, &by).await).await?;
+        if asked.is_empty() {
+            let message = format!("there is no living node {:?}: systole nodes lists them", arguments.node);
+            return Err(Failure::new(code::USAGE, message));
+        }
+        print::text(&format!("asked {} to drain", asked.join(", ")));
+        Ok(code::OK)
+    })
+}
+
+/// Prints what an attempt has written, as far as it is on this host.
+pub(super) fn logs(arguments: &LogsArguments, settings: &Settings) -> Result<u8, Failure> {
+    let run_id: RunId = arguments.run_id.parse()?;
+    let config = context::config(settings)?;
+    let runs_dir = config.runs_dir();
+    let attempt = arguments.attempt.or_else(|| daemon::newest_log(&runs_dir, &run_id)).ok_or_else(|| {
+        let message = format!(
+            "no output of run \"{run_id}\" is in {}: systole status {run_id} says where it ran",
+            runs_dir.display()
+        );
+        Failure::new(code::USAGE, message)
+    })?;
+    let path = daemon::log_of(&runs_dir, &run_id, attempt);
+    let unreadable = |error| Failure::new(code::USAGE, format!("{} cannot be read: {error}", path.display()));
+    let mut file = std::fs::File::open(&path).map_err(unreadable)?;
+    context::block_on(async {
+        let mut link = if arguments.follow { Some(context::link(&config).await?) } else { None };
+        loop {
+            // Asked before reading: what was written until then is read below.
+            let goes_on = match &mut link {
+                Some(link) => {
+                    let run = link.call(async |session| runs::find(session, &run_id).await).await?;
+                    run.is_some_and(|run| run.holder.is_some_and(|it| it.holder.attempt == attempt))
+                }
+                None => false,
+            };
+            let mut text = Vec::new();
+            let from = file.stream_position().map_err(unreadable)?;
+            Read::by_ref(&mut file).take(1 << 24).read_to_end(&mut text).map_err(unreadable)?;
+            if std::io::stdout().lock().write_all(&text).and_then(|()| std::io::stdout().flush()).is_err() {
+                return Ok(code::OK);
+            }
+            if text.is_empty() && !goes_on {
+                return Ok(code::OK);
+            }
+            if text.is_empty() {
+                file.seek(std::io::SeekFrom::Start(from)).map_err(unreadable)?;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        }
+    })
+}

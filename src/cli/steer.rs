@@ -1,0 +1,148 @@
+//! `systole cancel`, `retry`, `pause`, `resume`, `queues`: what people tell the queue, from any machine.
+
+use clap::Args;
+
+use super::context;
+use super::exit::{Failure, code};
+use super::print;
+use super::settings::Settings;
+use crate::identity::Identity;
+use crate::ids::RunId;
+use crate::run::queue::{self, CancelVerdict, RetryVerdict};
+use crate::run::store;
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The run
+    run_id: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct QueueArguments {
+    /// The queue
+    #[arg(default_value = "default")]
+    queue: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct QueuesArguments {
+    /// Bound how many runs of this queue may run at once in the whole fleet: NAME=N, or NAME= for no bound
+    #[arg(long, value_name = "NAME=N")]
+    limit: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Takes a run out of the queue, or asks its executor to stop it.
+pub(super) fn cancel(arguments: &RunArguments, settings: &Settings) -> Result<u8, Failure> {
+    let run_id: RunId = arguments.run_id.parse()?;
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let by = Identity::of_this_process().executor_id;
+        match link.call(async |session| queue::cancel(session, &run_id, &by).await).await? {
+            CancelVerdict::Cancelled => print::text(&format!("cancelled run \"{run_id}\", which was queued")),
+            CancelVerdict::Running => {
+                let _ = link.call(async |session| store::request_stop(session, &run_id, &by).await).await?;
+                print::text(&format!("run \"{run_id}\" is running: asked its executor to stop it"));
+            }
+            CancelVerdict::Ended => return unknown(&run_id, "has ended already"),
+            CancelVerdict::Unknown => return unknown(&run_id, "was never heard of here"),
+        }
+        Ok(code::OK)
+    })
+}
+
+/// Queues a run anew.
+pub(super) fn retry(arguments: &RunArguments, settings: &Settings) -> Result<u8, Failure> {
+    let run_id: RunId = arguments.run_id.parse()?;
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let by = Identity::of_this_process().executor_id;
+        match link.call(async |session| queue::retry(session, &run_id, &by).await).await? {
+            RetryVerdict::Queued => print::text(&format!("queued run \"{run_id}\" again")),
+            RetryVerdict::AlreadyQueued => return unknown(&run_id, "is queued already"),
+            RetryVerdict::Running => return unknown(&run_id, "is running"),
+            RetryVerdict::ByHand => {
+                return unknown(
+                    &run_id,
+                    "did not come from the queue, so nobody knows its command: run it by hand again",
+                );
+            }
+            RetryVerdict::Unknown => return unknown(&run_id, "was never heard of here"),
+        }
+        Ok(code::OK)
+    })
+}
+
+fn unknown(run_id: &RunId, what: &str) -> Result<u8, Failure> {
+    Err(Failure::new(code::USAGE, format!("run \"{run_id}\" {what}")))
+}
+
+/// Starts nothing more of a queue.
+pub(super) fn pause(arguments: &QueueArguments, settings: &Settings) -> Result<u8, Failure> {
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let name = &arguments.queue;
+        let changed = link.call(async |session| queue::pause(session, name).await).await?;
+        print::text(&if changed {
+            format!("paused queue \"{name}\": what runs goes on, nothing more is started")
+        } else {
+            format!("queue \"{name}\" was paused already")
+        });
+        Ok(code::OK)
+    })
+}
+
+/// Lets it go on.
+pub(super) fn resume(arguments: &QueueArguments, settings: &Settings) -> Result<u8, Failure> {
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let name = &arguments.queue;
+        let changed = link.call(async |session| queue::resume(session, name).await).await?;
+        print::text(&format!("queue \"{name}\" {}", if changed { "goes on" } else { "was not paused" }));
+        Ok(code::OK)
+    })
+}
+
+/// Shows the queues, or limits one.
+pub(super) fn queues(arguments: &QueuesArguments, settings: &Settings) -> Result<u8, Failure> {
+    let limit = arguments.limit.as_deref().map(bound).transpose()?;
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        if let Some((name, most)) = limit {
+            link.call(async |session| queue::limit(session, name, most).await).await?;
+        }
+        let queues = link.call(async |session| queue::list(session).await).await?;
+        if arguments.json {
+            print::json(&queues);
+            return Ok(code::OK);
+        }
+        let row = |queue: queue::Queue| {
+            vec![
+                queue.queue,
+                queue.queued.to_string(),
+                queue.running.to_string(),
+                print::or_dash(queue.running_max),
+                if queue.paused { "paused" } else { "open" }.to_owned(),
+            ]
+        };
+        let rows = queues.into_iter().map(row).collect();
+        print::table(&["QUEUE", "QUEUED", "RUNNING", "LIMIT", "STATE"], rows, "nothing was ever queued here");
+        Ok(code::OK)
+    })
+}
+
+fn bound(text: &str) -> Result<(&str, Option<i32>), Failure> {
+    let wrong =
+        || Failure::new(code::USAGE, format!("--limit is {text:?}, but should be NAME=N, or NAME= for no bound"));
+    let (name, most) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+    let most =
+        if most.is_empty() { None } else { Some(most.parse().ok().filter(|most: &i32| *most > 0).ok_or_else(wrong)?) };
+    Ok((name, most))
+}

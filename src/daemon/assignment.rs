@@ -1,0 +1,114 @@
+//! One queued run on this node: from its grant to its finish, and a line about it.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Shared, logs};
+use crate::attempt::{self, AttemptError, Conclusion, Granted, Job};
+use crate::guard::{Guard, Outlet, Preparation};
+use crate::instance::Claim;
+use crate::node::store::Assignment;
+use crate::outcome::{End, InstanceStatus};
+use crate::supervise::Signals;
+
+/// What a run finds of the node's own environment: what programs need to find their way, and nothing that may be a secret.
+const HANDED_DOWN: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "HOSTNAME"];
+
+/// What became of it, for the node's log.
+pub(crate) struct Report {
+    pub(crate) text: String,
+    /// This host could not even begin.
+    pub(crate) is_trouble: bool,
+}
+
+/// Makes the attempt. Whatever goes wrong before the command starts gives the run back, or ends it where nobody could start it.
+pub(super) async fn carry_out(
+    shared: Arc<Shared>,
+    assignment: Assignment,
+    secret: [u8; 32],
+    signals: Signals,
+) -> Report {
+    let name = format!("run \"{}\" attempt {}", assignment.run_id, assignment.attempt);
+    match attempt_at(&shared, assignment, secret, signals).await {
+        Ok(conclusion) => Report { text: format!("{name}: {}", told(&conclusion)), is_trouble: false },
+        Err(error) => Report { text: format!("{name} could not begin: {error}"), is_trouble: true },
+    }
+}
+
+async fn attempt_at(
+    shared: &Shared,
+    assignment: Assignment,
+    secret: [u8; 32],
+    signals: Signals,
+) -> Result<Conclusion, AttemptError> {
+    let setup = &shared.setup;
+    let (run_id, instance_id) = (assignment.run_id.clone(), assignment.instance_id);
+    let claim = Claim::granted(assignment.fence, assignment.attempt, assignment.predecessor.clone());
+    let argv = assignment.asked().and_then(|asked| setup.catalogue.command(asked, run_id.as_str(), assignment.attempt));
+    let Some((program, arguments)) = argv.and_then(|mut argv| (!argv.is_empty()).then(|| (argv.remove(0), argv)))
+    else {
+        // The lanes say what may be started here: its description has changed since.
+        let lease = shared.coordinator.hold(&run_id, instance_id, claim).await?;
+        let detail = json!({ "start_failed": "this node may not start it, or its description is gone" });
+        let end = End { detail, ..End::of(InstanceStatus::Failed) };
+        let _ = lease.finish(end).await;
+        return Ok(Conclusion::Lost { why: "it may not be started here".to_owned() });
+    };
+    let prepared = async {
+        let log = logs::open(&setup.runs_dir, &run_id, assignment.attempt).map_err(AttemptError::Log)?;
+        let outlet = Outlet::file(log).map_err(AttemptError::Log)?;
+        let mut guard = Guard::start(Preparation { instance_id, wish: setup.containment }, outlet)?;
+        let secured = guard.ready().await?;
+        Ok((guard, secured))
+    };
+    let (guard, secured) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            // Another node may do better.
+            let lease = shared.coordinator.hold(&run_id, instance_id, claim).await?;
+            let _ = lease.release().await;
+            return Err(error);
+        }
+    };
+    let job = Job {
+        run_id,
+        program,
+        arguments,
+        environment: environment(&assignment),
+        timeout: assignment.timeout,
+        stall_timeout: assignment.stall_timeout,
+        timing: setup.timing,
+        stop_grace: setup.stop_grace,
+        state: setup.state.clone(),
+        quiet: false,
+        is_alone: false,
+    };
+    let granted = Granted { instance_id, claim, secured, fleet_id: shared.fleet_id, secret };
+    attempt::carry_out(&job, granted, guard, &shared.coordinator, signals).await
+}
+
+/// The node's own variables out, but for a few; the run's in.
+fn environment(assignment: &Assignment) -> Vec<(OsString, Option<OsString>)> {
+    let is_handed_down =
+        |name: &OsString| name.to_str().is_some_and(|name| HANDED_DOWN.contains(&name) || name.starts_with("LC_"));
+    let removed =
+        std::env::vars_os().map(|(name, _)| name).filter(|name| !is_handed_down(name)).map(|name| (name, None));
+    let given = assignment.env.iter().map(|(name, value)| (OsString::from(name), Some(OsString::from(value))));
+    removed.chain(given).collect()
+}
+
+fn told(conclusion: &Conclusion) -> String {
+    match conclusion {
+        Conclusion::Ended(certificate) => match (certificate.end.status, certificate.end.exit_code) {
+            (status, Some(code)) => format!("{} (exit code {code})", status.as_str()),
+            (status, None) => status.as_str().to_owned(),
+        },
+        Conclusion::Lost { why } => format!("lost: {why}"),
+        Conclusion::Unrecorded { error, .. } => {
+            let why = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+            format!("ended, which is not recorded yet, but certified on this host{why}")
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! A node: claims queued runs for its free slots, makes an attempt of each, recovers what died, and gives way when asked.
+//!
+//! ```text
+//! every second   file the deaths of this host · declare silent holders dead · wait for children that ended
+//! when there is  a free slot, and a hint, an end, or the poll interval over: claim as many as fit
+//! each run       guard → armed → a heartbeat acknowledged → exec → … → finish, in a task of its own
+//! ```
+//!
+//! One process, one executor: all its runs share one heartbeat statement and one identity.
+
+mod assignment;
+mod logs;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::{Id, JoinSet};
+use uuid::Uuid;
+
+use crate::attempt::{AttemptError, file_deaths, hash_of, random_secret};
+use crate::db::{DbError, Hint, HintKind, Link, Target};
+use crate::elapsed::{Instant, sleep_until};
+use crate::guard::containment::Containment;
+use crate::guard::{self, Guard, Outlet, Preparation};
+use crate::ids::{InstanceId, RunId};
+use crate::instance::{Coordinator, Timing};
+use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
+use crate::node::{Catalogue, Lane};
+use crate::state_dir::StateDir;
+use crate::supervise::{Origin, Signals};
+
+pub(crate) use assignment::Report;
+pub(crate) use logs::{log_of, newest_log};
+
+/// Between two sweeps for the dead.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After the guards of this host could not be had: something is out of room, and claiming would only hurt.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a node needs to know.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) target: Target,
+    pub(crate) timing: Timing,
+    pub(crate) stop_grace: Duration,
+    pub(crate) containment: Option<Containment>,
+    pub(crate) state: StateDir,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) slots: i32,
+    pub(crate) poll_interval: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) runs_dir: PathBuf,
+    /// Work off what is queued now, then end.
+    pub(crate) once: bool,
+}
+
+/// What all attempts of a node share.
+struct Shared {
+    setup: Setup,
+    coordinator: Coordinator,
+    fleet_id: Uuid,
+}
+
+/// How far it is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Working,
+    /// Takes nothing more; gives back at this moment what still runs.
+    Draining {
+        until: Instant,
+    },
+    /// Has given everything back.
+    Halting,
+}
+
+struct Node {
+    shared: std::sync::Arc<Shared>,
+    link: Link,
+    registration: Registration,
+    containment: String,
+    running: JoinSet<Report>,
+    /// How to speak to each attempt, by its task.
+    attempts: HashMap<Id, (RunId, mpsc::Sender<(i32, Origin)>)>,
+    /// The ids of the last claim that was not answered: asked again, they mean the same slots.
+    unanswered: Vec<Slot>,
+    phase: Phase,
+    claim_due: Instant,
+    sweep_due: Instant,
+    beat_due: Instant,
+    trouble_told: bool,
+}
+
+/// Runs until it is drained. Ends at once if it cannot even begin.
+pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
+    let mut signals = Signals::catch().map_err(AttemptError::Signals)?;
+    let containment = probe(&setup).await?;
+    let coordinator = Coordinator::start(setup.target.clone(), setup.timing)?;
+    let fleet_id = coordinator.hello().await?.fleet_id;
+    // By the time a holder looks silent, our own heartbeats have long vouched for the clock.
+    coordinator.keep_warm().await;
+    let mut news = coordinator.news();
+    let registration = Registration {
+        node_id: Uuid::now_v7(),
+        identity: coordinator.identity().clone(),
+        queues: setup.catalogue.queues.clone(),
+        labels: setup.catalogue.labels.clone(),
+        slots: setup.slots,
+        stale_after: setup.timing.stale_after,
+    };
+    let now = Instant::now();
+    let mut node = Node {
+        link: Link::new(setup.target.clone(), setup.timing.attempt_timeout),
+        shared: std::sync::Arc::new(Shared { setup, coordinator, fleet_id }),
+        registration,
+        containment,
+        running: JoinSet::new(),
+        attempts: HashMap::new(),
+        unanswered: Vec::new(),
+        phase: Phase::Working,
+        claim_due: now,
+        sweep_due: now,
+        beat_due: now,
+        trouble_told: false,
+    };
+    node.sweep().await;
+    node.beat().await;
+    eprintln!("ready: {}", node.describe());
+    while !node.is_done() {
+        let due = node.next_due();
+        tokio::select! {
+            Some(ended) = node.running.join_next_with_id() => node.ended(ended),
+            heard = news.recv() => node.heard(heard),
+            (signal, _) = signals.next() => node.signalled(signal),
+            () = sleep_until(due) => node.due().await,
+        }
+    }
+    node.say_goodbye().await;
+    Ok(())
+}
+
+/// Which containment there is here, found out as a run would.
+async fn probe(setup: &Setup) -> Result<String, AttemptError> {
+    let preparation = Preparation { instance_id: InstanceId::fresh(), wish: setup.containment };
+    let mut guard = Guard::start(preparation, Outlet::ours())?;
+    let secured = guard.ready().await;
+    guard.dismiss().await;
+    Ok(secured?.label())
+}
+
+impl Node {
+    fn describe(&self) -> String {
+        let setup = &self.shared.setup;
+        let slots = if setup.slots == 1 { "1 slot".to_owned() } else { format!("{} slots", setup.slots) };
+        let commands: Vec<&str> = setup.catalogue.commands.keys().map(String::as_str).collect();
+        let may = match (setup.catalogue.allow_submitted_commands, commands.is_empty()) {
+            (true, _) => "starts any submitted command".to_owned(),
+            (false, false) => format!("starts {}", commands.join(", ")),
+            (false, true) => "starts nothing: name commands in systole.toml, or allow_submitted_commands".to_owned(),
+        };
+        format!(
+            "node {} with {slots} for queue {}, {}, {may}",
+            self.registration.identity.executor_id,
+            setup.catalogue.queues.join(", "),
+            self.containment
+        )
+    }
+
+    fn say(&self, text: impl std::fmt::Display) {
+        eprintln!("systole: {text}");
+    }
+
+    fn free(&self) -> usize {
+        usize::try_from(self.shared.setup.slots).unwrap_or(0).saturating_sub(self.running.len())
+    }
+
+    fn is_done(&self) -> bool {
+        self.phase != Phase::Working && self.running.is_empty()
+    }
+
+    fn next_due(&self) -> Instant {
+        let claim = (self.phase == Phase::Working && self.free() > 0).then_some(self.claim_due);
+        let halt = match self.phase {
+            Phase::Draining { until } => Some(until),
+            _ => None,
+        };
+        [Some(self.sweep_due), Some(self.beat_due), claim, halt].into_iter().flatten().min().expect("there is a sweep")
+    }
+
+    async fn due(&mut self) {
+        let now = Instant::now();
+        if let Phase::Draining { until } = self.phase
+            && until <= now
+        {
+            self.say("drain_timeout is over: giving back what still runs");
+            self.halt();
+        }
+        if self.beat_due <= now {
+            self.beat().await;
+        }
+        if self.sweep_due <= now {
+            self.sweep().await;
+        }
+        if self.phase == Phase::Working && self.free() > 0 && self.claim_due <= now {
+            self.claim().await;
+        }
+    }
+
+    fn heard(&mut self, heard: Result<Hint, broadcast::error::RecvError>) {
+        let now = Instant::now();
+        match heard {
+            Ok(Hint { kind: HintKind::Queued, name }) if self.shared.setup.catalogue.queues.contains(&name) => {
+                self.claim_due = now;
+            }
+            Ok(Hint { kind: HintKind::Node, .. }) => self.beat_due = now,
+            Ok(_) => {}
+            // It may have been among what we were too slow to hear.
+            Err(_) => self.claim_due = now,
+        }
+    }
+
+    fn signalled(&mut self, signal: i32) {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        if !matches!(signal, SIGINT | SIGTERM) {
+            return;
+        }
+        match self.phase {
+            Phase::Working => self.drain("a signal"),
+            Phase::Draining { .. } => {
+                self.say("a second signal: stopping what runs, and giving it back");
+                self.halt();
+            }
+            Phase::Halting => {}
+        }
+    }
+
+    fn drain(&mut self, why: &str) {
+        let (running, patience) = (self.running.len(), self.shared.setup.drain_timeout);
+        self.say(format_args!(
+            "draining ({why}): nothing more is started, {running} still running, for up to {}; again to stop them",
+            humantime::format_duration(patience)
+        ));
+        self.phase = Phase::Draining { until: Instant::now() + patience };
+        self.beat_due = Instant::now();
+    }
+
+    fn halt(&mut self) {
+        self.phase = Phase::Halting;
+        for (_, orders) in self.attempts.values() {
+            // An attempt that does not hear any more has ended.
+            let _ = orders.try_send((signal_hook::consts::SIGTERM, Origin::Halt));
+        }
+    }
+
+    async fn beat(&mut self) {
+        self.beat_due = Instant::now() + self.shared.setup.timing.heartbeat_interval;
+        let state = if self.phase == Phase::Working { NodeState::Ready } else { NodeState::Draining };
+        let running = i32::try_from(self.running.len()).unwrap_or(i32::MAX);
+        let registration = &self.registration;
+        match self.link.call(async |session| store::beat(session, registration, running, state).await).await {
+            Ok(Some(by)) if self.phase == Phase::Working => self.drain(&format!("asked by {by}")),
+            Ok(_) => self.trouble_told = false,
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    /// Everybody looks after the dead: those of this host by their certificates, all others by their silence.
+    async fn sweep(&mut self) {
+        self.sweep_due = Instant::now() + SWEEP_INTERVAL;
+        guard::reap();
+        let shared = self.shared.clone();
+        match file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id).await {
+            Ok(0) => {}
+            // What they held may be queued again.
+            Ok(_) => self.claim_due = Instant::now(),
+            Err(error) => return self.trouble(&error),
+        }
+        let testimony = shared.coordinator.testimony().await;
+        let by = &self.registration.identity.executor_id;
+        match self.link.call(async |session| store::reap(session, by, testimony).await).await {
+            Ok(silent) => {
+                for holder in silent.iter().filter(|holder| holder.reason.is_empty()) {
+                    self.say(format_args!(
+                        "executor {} of run \"{}\" is dead: it has been silent for too long",
+                        holder.executor_id, holder.run_id
+                    ));
+                    self.claim_due = Instant::now();
+                }
+            }
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    async fn claim(&mut self) {
+        self.claim_due = Instant::now() + self.shared.setup.poll_interval;
+        let slots = match self.slots() {
+            Ok(slots) => slots,
+            Err(error) => return self.say(format_args!("no randomness could be had: {error}")),
+        };
+        let (registration, containment) = (&self.registration, &self.containment);
+        let catalogue = &self.shared.setup.catalogue;
+        let claimed = self
+            .link
+            .call(async |session| {
+                let lanes = store::lanes(session).await?;
+                let served: Vec<i32> =
+                    lanes.iter().filter(|lane: &&Lane| catalogue.serves(lane)).map(|l| l.lane_id).collect();
+                if served.is_empty() {
+                    return Ok(Vec::new());
+                }
+                store::claim_queued(session, registration, containment, &served, &slots).await
+            })
+            .await;
+        let assignments = match claimed {
+            Ok(assignments) => assignments,
+            Err(error) => {
+                // Whether they were granted is unknown. Asked again with the same ids, we hear of it.
+                self.unanswered = slots;
+                self.claim_due = Instant::now() + Duration::from_millis(500);
+                return self.trouble(&error);
+            }
+        };
+        self.unanswered.clear();
+        if assignments.is_empty() && self.shared.setup.once && self.running.is_empty() {
+            self.phase = Phase::Halting;
+        }
+        if assignments.len() == slots.len() {
+            // There may be more.
+            self.claim_due = Instant::now();
+        }
+        for assignment in assignments {
+            let slot = slots.iter().find(|slot| slot.instance_id == assignment.instance_id);
+            self.start(assignment, slot.expect("an assignment is one of our slots").secret);
+        }
+    }
+
+    /// An instance for each free slot: those that were asked for without an answer come first.
+    fn slots(&mut self) -> std::io::Result<Vec<Slot>> {
+        let mut slots = std::mem::take(&mut self.unanswered);
+        while slots.len() < self.free() {
+            let secret = random_secret()?;
+            slots.push(Slot { instance_id: InstanceId::fresh(), secret, secret_hash: hash_of(&secret) });
+        }
+        Ok(slots)
+    }
+
+    fn start(&mut self, assignment: Assignment, secret: [u8; 32]) {
+        let (orders, heard) = mpsc::channel(8);
+        let run_id = assignment.run_id.clone();
+        let attempt = assignment::carry_out(self.shared.clone(), assignment, secret, Signals::from(heard));
+        let task = self.running.spawn(attempt);
+        self.attempts.insert(task.id(), (run_id, orders));
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
+        self.claim_due = Instant::now();
+        match ended {
+            Ok((task, report)) => {
+                self.attempts.remove(&task);
+                if report.is_trouble {
+                    self.claim_due = Instant::now() + TROUBLE_PAUSE;
+                }
+                self.say(report.text);
+            }
+            Err(error) => {
+                // Its guard has killed the command when its socket was closed.
+                if let Some((run_id, _)) = self.attempts.remove(&error.id()) {
+                    self.say(format_args!("the attempt at run \"{run_id}\" ended in a bug of ours: {error}"));
+                }
+            }
+        }
+    }
+
+    fn trouble(&mut self, error: &DbError) {
+        // Once each time: what goes on is not news.
+        if !std::mem::replace(&mut self.trouble_told, true) {
+            self.say(error);
+        }
+    }
+
+    async fn say_goodbye(&mut self) {
+        let registration = &self.registration;
+        let _ = self.link.call(async |session| store::beat(session, registration, 0, NodeState::Gone).await).await;
+        self.say("drained");
+    }
+}

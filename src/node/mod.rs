@@ -1,0 +1,6 @@
+//! Who is here to start what is queued: a node, what it can serve, and what it asks of the database.
+
+mod catalogue;
+pub(crate) mod store;
+
+pub(crate) use catalogue::{Catalogue, Lane};

@@ -1,0 +1,259 @@
+//! What a node asks of the database: who it is, what is queued for it, who has fallen silent.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Error, Row};
+use uuid::Uuid;
+
+use super::Lane;
+use super::catalogue::Asked;
+use crate::db::Session;
+use crate::identity::Identity;
+use crate::ids::{Fence, InstanceId, RunId};
+use crate::instance::{Holder, Testimony};
+
+const LANES: &str = "-- node.lanes
+    SELECT lane_id, queue, requirements FROM systole.lanes";
+const BEAT: &str = "-- node.beat
+    SELECT drain_requested_by FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const CLAIM_QUEUED: &str = "-- node.claim_queued
+    SELECT * FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+const REAP: &str = "-- node.reap
+    SELECT run_id, executor_id, reason FROM systole.reap($1, $2, $3, $4, $5)";
+const DRAIN: &str = "-- node.drain
+    SELECT asked FROM systole.drain($1, $2)";
+const NODES: &str = "-- node.list
+    SELECT executor_id, host, version, queues, labels, slots, running,
+           CASE WHEN last_heartbeat < clock_timestamp() - stale_after THEN 'gone' ELSE state END AS state,
+           started_at, last_heartbeat FROM systole.nodes
+     WHERE last_heartbeat > clock_timestamp() - interval '1 day' ORDER BY host, started_at";
+
+/// How many silent holders one statement judges.
+const REAP_MAX: i32 = 50;
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeState {
+    Ready,
+    Draining,
+    Gone,
+}
+
+/// A node as it registers.
+#[derive(Debug, Clone)]
+pub(crate) struct Registration {
+    pub(crate) node_id: Uuid,
+    pub(crate) identity: Identity,
+    pub(crate) queues: Vec<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) slots: i32,
+    pub(crate) stale_after: Duration,
+}
+
+/// A free slot: the instance that it will be, and what the database may know of its secret.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot {
+    pub(crate) instance_id: InstanceId,
+    pub(crate) secret: [u8; 32],
+    pub(crate) secret_hash: [u8; 32],
+}
+
+/// A queued run that is ours.
+#[derive(Debug)]
+pub(crate) struct Assignment {
+    pub(crate) run_id: RunId,
+    pub(crate) instance_id: InstanceId,
+    pub(crate) fence: Fence,
+    pub(crate) attempt: i32,
+    pub(crate) predecessor: Option<Holder>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) stall_timeout: Option<Duration>,
+    pub(crate) command: Option<String>,
+    pub(crate) argv: Option<Vec<String>>,
+    pub(crate) env: BTreeMap<String, String>,
+}
+
+impl Assignment {
+    /// What is to be started; `None` if its description is gone.
+    pub(crate) fn asked(&self) -> Option<Asked<'_>> {
+        match (&self.argv, &self.command) {
+            (Some(argv), _) => Some(Asked::Argv(argv)),
+            (None, Some(name)) => Some(Asked::Command(name)),
+            (None, None) => None,
+        }
+    }
+}
+
+/// A holder that looked silent, and why it was not declared dead; an empty reason is that it was.
+#[derive(Debug)]
+pub(crate) struct Reaped {
+    pub(crate) run_id: String,
+    pub(crate) executor_id: String,
+    pub(crate) reason: String,
+}
+
+/// A node as people see it.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeView {
+    pub(crate) executor_id: String,
+    pub(crate) host: String,
+    pub(crate) version: String,
+    pub(crate) queues: Vec<String>,
+    pub(crate) labels: Value,
+    pub(crate) slots: i32,
+    pub(crate) running: i32,
+    pub(crate) state: String,
+    pub(crate) started_at: DateTime<Utc>,
+    pub(crate) last_heartbeat: DateTime<Utc>,
+}
+
+/// All lanes that ever had a run.
+pub(crate) async fn lanes(session: &Session) -> Result<Vec<Lane>, Error> {
+    let rows = session.query(LANES, &[]).await?;
+    let lane = |row: &Row| {
+        let requirements: Value = row.get("requirements");
+        let pairs = requirements.as_object().into_iter().flatten();
+        let requirements =
+            pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
+        Lane { lane_id: row.get("lane_id"), queue: row.get("queue"), requirements }
+    };
+    Ok(rows.iter().map(lane).collect())
+}
+
+/// Says that this node is here; returns who wants it drained.
+pub(crate) async fn beat(
+    session: &Session,
+    node: &Registration,
+    running: i32,
+    state: NodeState,
+) -> Result<Option<String>, Error> {
+    let state = match state {
+        NodeState::Ready => "ready",
+        NodeState::Draining => "draining",
+        NodeState::Gone => "gone",
+    };
+    let labels = serde_json::to_value(&node.labels).expect("labels have string keys");
+    let rows = session
+        .query(
+            BEAT,
+            &[
+                (&node.node_id, Type::UUID),
+                (&node.identity.executor_id, Type::TEXT),
+                (&node.identity.host, Type::TEXT),
+                (&env!("CARGO_PKG_VERSION"), Type::TEXT),
+                (&node.queues, Type::TEXT_ARRAY),
+                (&labels, Type::JSONB),
+                (&node.slots, Type::INT4),
+                (&running, Type::INT4),
+                (&state, Type::TEXT),
+                (&(node.stale_after.as_millis() as i64), Type::INT8),
+            ],
+        )
+        .await?;
+    Ok(rows.first().and_then(|row| row.get("drain_requested_by")))
+}
+
+/// As many queued runs as there are slots, out of these lanes. Idempotent by the instance ids.
+pub(crate) async fn claim_queued(
+    session: &Session,
+    node: &Registration,
+    containment: &str,
+    lanes: &[i32],
+    slots: &[Slot],
+) -> Result<Vec<Assignment>, Error> {
+    let ids: Vec<Uuid> = slots.iter().map(|slot| slot.instance_id.0).collect();
+    let hashes: Vec<&[u8]> = slots.iter().map(|slot| slot.secret_hash.as_slice()).collect();
+    let identity = &node.identity;
+    let rows = session
+        .query(
+            CLAIM_QUEUED,
+            &[
+                (&lanes, Type::INT4_ARRAY),
+                (&ids, Type::UUID_ARRAY),
+                (&hashes, Type::BYTEA_ARRAY),
+                (&identity.executor_id, Type::TEXT),
+                (&identity.host, Type::TEXT),
+                (&identity.pid, Type::INT4),
+                (&identity.boot_id, Type::TEXT),
+                (&identity.pid_namespace, Type::TEXT),
+                (&identity.process_started, Type::INT8),
+                (&containment, Type::TEXT),
+                (&(node.stale_after.as_millis() as i64), Type::INT8),
+            ],
+        )
+        .await?;
+    Ok(rows.iter().map(assignment).collect())
+}
+
+fn assignment(row: &Row) -> Assignment {
+    let span = |column: &str| row.get::<_, Option<f64>>(column).map(Duration::from_secs_f64);
+    let run_id: &str = row.get("run_id");
+    let env: Option<Value> = row.get("env");
+    let predecessor: Option<Value> = row.get("predecessor");
+    Assignment {
+        run_id: run_id.parse().expect("the database checks run ids by the same rule"),
+        instance_id: InstanceId(row.get("instance_id")),
+        fence: Fence(row.get("fence")),
+        attempt: row.get("attempt"),
+        predecessor: predecessor
+            .map(|value| serde_json::from_value(value).expect("holder.sql builds what Holder reads")),
+        timeout: span("timeout_seconds"),
+        stall_timeout: span("stall_timeout_seconds"),
+        command: row.get("command"),
+        argv: row.get("argv"),
+        env: env
+            .map(|value| serde_json::from_value(value).expect("submit_check.sql lets only texts in"))
+            .unwrap_or_default(),
+    }
+}
+
+/// Declares holders dead that are, by their age; returns all that looked so.
+pub(crate) async fn reap(session: &Session, by: &str, testimony: Option<Testimony>) -> Result<Vec<Reaped>, Error> {
+    let rows = session
+        .query(
+            REAP,
+            &[
+                (&by, Type::TEXT),
+                (&testimony.map(|said| said.trusted_since), Type::TIMESTAMPTZ),
+                (&testimony.map(|said| said.expected_now), Type::TIMESTAMPTZ),
+                (&testimony.map_or(0, |said| said.tolerance.as_millis() as i64), Type::INT8),
+                (&REAP_MAX, Type::INT4),
+            ],
+        )
+        .await?;
+    let reaped = |row: &Row| Reaped {
+        run_id: row.get("run_id"),
+        executor_id: row.get("executor_id"),
+        reason: row.get("reason"),
+    };
+    Ok(rows.iter().map(reaped).collect())
+}
+
+/// Asks nodes to drain, by executor id or host; returns which heard it.
+pub(crate) async fn drain(session: &Session, node: &str, by: &str) -> Result<Vec<String>, Error> {
+    let rows = session.query(DRAIN, &[(&node, Type::TEXT), (&by, Type::TEXT)]).await?;
+    Ok(rows.first().map(|row| row.get("asked")).unwrap_or_default())
+}
+
+/// All nodes that were seen within a day.
+pub(crate) async fn list(session: &Session) -> Result<Vec<NodeView>, Error> {
+    let rows = session.query(NODES, &[]).await?;
+    let view = |row: &Row| NodeView {
+        executor_id: row.get("executor_id"),
+        host: row.get("host"),
+        version: row.get("version"),
+        queues: row.get("queues"),
+        labels: row.get("labels"),
+        slots: row.get("slots"),
+        running: row.get("running"),
+        state: row.get("state"),
+        started_at: row.get("started_at"),
+        last_heartbeat: row.get("last_heartbeat"),
+    };
+    Ok(rows.iter().map(view).collect())
+}

@@ -1,0 +1,155 @@
+//! The queue as people see it: what they put in, take out, pause and limit.
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio_postgres::Error;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::Submission;
+use crate::db::Session;
+use crate::ids::RunId;
+
+const SUBMIT: &str = "-- queue.submit
+    SELECT queued, left_alone FROM systole.submit_all($1, $2, $3, $4)";
+const CANCEL: &str = "-- queue.cancel
+    SELECT verdict FROM systole.cancel($1, $2)";
+const RETRY: &str = "-- queue.retry
+    SELECT verdict FROM systole.retry($1, $2)";
+const PAUSE: &str = "-- queue.pause
+    SELECT changed FROM systole.pause($1)";
+const RESUME: &str = "-- queue.resume
+    SELECT changed FROM systole.resume($1)";
+const LIMIT: &str = "-- queue.limit
+    SELECT systole.limit_queue($1, $2)";
+const QUEUES: &str = "-- queue.list
+    SELECT l.queue, q.paused_at IS NOT NULL AS paused, q.running_max,
+           (SELECT count(*) FROM systole.runs r JOIN systole.lanes n USING (lane_id)
+             WHERE n.queue = l.queue AND r.status = 'QUEUED') AS queued,
+           (SELECT count(*) FROM systole.runs r JOIN systole.lanes n USING (lane_id)
+             WHERE n.queue = l.queue AND r.status = 'RUNNING') AS running
+      FROM (SELECT queue FROM systole.lanes UNION SELECT queue FROM systole.queues) l
+      LEFT JOIN systole.queues q USING (queue) ORDER BY l.queue";
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Submitted {
+    pub(crate) queued: i32,
+    /// They were there already.
+    pub(crate) left_alone: i32,
+}
+
+/// What became of a cancellation.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CancelVerdict {
+    Cancelled,
+    /// Its holder has to be asked to stop.
+    Running,
+    Ended,
+    Unknown,
+}
+
+/// What became of a retry.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetryVerdict {
+    Queued,
+    AlreadyQueued,
+    Running,
+    /// It did not come from the queue: nobody knows its command.
+    ByHand,
+    Unknown,
+}
+
+/// A queue in one line.
+#[derive(Debug, Serialize)]
+pub(crate) struct Queue {
+    pub(crate) queue: String,
+    pub(crate) paused: bool,
+    pub(crate) running_max: Option<i32>,
+    pub(crate) queued: i64,
+    pub(crate) running: i64,
+}
+
+/// Queues all of them or none.
+pub(crate) async fn submit(
+    session: &Session,
+    submissions: &[Submission],
+    if_absent: bool,
+    again: bool,
+    by: &str,
+) -> Result<Submitted, Error> {
+    let specs = Value::Array(
+        submissions.iter().map(|one| serde_json::to_value(one).expect("a submission has string keys")).collect(),
+    );
+    let row = one(
+        session,
+        SUBMIT,
+        &[(&specs, Type::JSONB), (&if_absent, Type::BOOL), (&again, Type::BOOL), (&by, Type::TEXT)],
+    )
+    .await?;
+    Ok(Submitted { queued: row.get("queued"), left_alone: row.get("left_alone") })
+}
+
+/// Takes a run out of the queue.
+pub(crate) async fn cancel(session: &Session, run_id: &RunId, by: &str) -> Result<CancelVerdict, Error> {
+    let row = one(session, CANCEL, &[(&run_id.as_str(), Type::TEXT), (&by, Type::TEXT)]).await?;
+    Ok(match row.get("verdict") {
+        "ok" => CancelVerdict::Cancelled,
+        "running" => CancelVerdict::Running,
+        "ended" => CancelVerdict::Ended,
+        "unknown" => CancelVerdict::Unknown,
+        other => unreachable!("steer.sql has no verdict {other:?} of cancel"),
+    })
+}
+
+/// Queues a run anew that has ended.
+pub(crate) async fn retry(session: &Session, run_id: &RunId, by: &str) -> Result<RetryVerdict, Error> {
+    let row = one(session, RETRY, &[(&run_id.as_str(), Type::TEXT), (&by, Type::TEXT)]).await?;
+    Ok(match row.get("verdict") {
+        "ok" => RetryVerdict::Queued,
+        "queued" => RetryVerdict::AlreadyQueued,
+        "running" => RetryVerdict::Running,
+        "by_hand" => RetryVerdict::ByHand,
+        "unknown" => RetryVerdict::Unknown,
+        other => unreachable!("steer.sql has no verdict {other:?} of retry"),
+    })
+}
+
+/// Lets nothing more of a queue be started. False if that was so before.
+pub(crate) async fn pause(session: &Session, queue: &str) -> Result<bool, Error> {
+    Ok(one(session, PAUSE, &[(&queue, Type::TEXT)]).await?.get("changed"))
+}
+
+/// Lets a queue go on. False if it was not paused.
+pub(crate) async fn resume(session: &Session, queue: &str) -> Result<bool, Error> {
+    Ok(one(session, RESUME, &[(&queue, Type::TEXT)]).await?.get("changed"))
+}
+
+/// Bounds how many runs of a queue may run at once in the whole fleet; `None` is no bound.
+pub(crate) async fn limit(session: &Session, queue: &str, most: Option<i32>) -> Result<(), Error> {
+    one(session, LIMIT, &[(&queue, Type::TEXT), (&most, Type::INT4)]).await?;
+    Ok(())
+}
+
+/// All queues that ever had a run, or that somebody has paused or limited.
+pub(crate) async fn list(session: &Session) -> Result<Vec<Queue>, Error> {
+    let rows = session.query(QUEUES, &[]).await?;
+    let queue = |row: &tokio_postgres::Row| Queue {
+        queue: row.get("queue"),
+        paused: row.get("paused"),
+        running_max: row.get("running_max"),
+        queued: row.get("queued"),
+        running: row.get("running"),
+    };
+    Ok(rows.iter().map(queue).collect())
+}
+
+async fn one(
+    session: &Session,
+    statement: &str,
+    parameters: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<tokio_postgres::Row, Error> {
+    let mut rows = session.query(statement, parameters).await?;
+    Ok(rows.pop().expect("a function returns one row"))
+}

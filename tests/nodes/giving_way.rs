@@ -1,0 +1,82 @@
+//! Drain, halt, pause, cancel: nothing is lost, and nothing is counted as a crash.
+
+use rustix::process::Signal;
+
+use crate::support::{Database, Systole, eventually};
+use crate::{SOON, becomes, history, node, submit};
+
+#[test]
+fn a_first_signal_drains_and_a_second_gives_everything_back() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let mut first = node(&host, &["--slots", "2"]);
+    submit(&host, "short", &[], "sleep 1; echo done");
+    submit(&host, "long", &[], "[ $SYSTOLE_ATTEMPT = 2 ] || sleep 100");
+    becomes(&database, "long", "RUNNING");
+    first.signal(Signal::TERM);
+    first.wait_for_errors("draining", SOON);
+    submit(&host, "next", &[], "true");
+    becomes(&database, "short", "COMPLETED");
+    assert_eq!(
+        database.value("SELECT status FROM systole.runs WHERE run_id = 'next'"),
+        "QUEUED",
+        "it takes nothing more"
+    );
+    first.signal(Signal::TERM);
+    assert_eq!(first.code(SOON), 0, "{}", first.errors());
+    assert_eq!(history(&database, "long"), ["submitted", "claimed", "released"]);
+    assert_eq!(
+        database.value("SELECT status || crashes || failures FROM systole.runs WHERE run_id = 'long'"),
+        "QUEUED00"
+    );
+    let _second = node(&host, &[]);
+    becomes(&database, "long", "COMPLETED");
+    becomes(&database, "next", "COMPLETED");
+}
+
+#[test]
+fn a_node_is_drained_from_elsewhere_within_a_second() {
+    let database = Database::new();
+    let (host, elsewhere) = (Systole::on(&database), Systole::on(&database));
+    let mut idle = node(&host, &[]);
+    let name = database.value("SELECT executor_id FROM systole.nodes");
+    assert_eq!(elsewhere.output(&["drain", "nobody@nowhere"]).status.code(), Some(64));
+    let asked = std::time::Instant::now();
+    assert_eq!(elsewhere.output(&["drain", &name]).status.code(), Some(0));
+    assert_eq!(idle.code(SOON), 0);
+    // The next heartbeat would be up to four seconds away.
+    assert!(asked.elapsed().as_secs_f64() < 2.5, "{:?}", asked.elapsed());
+    assert_eq!(database.value("SELECT state FROM systole.nodes"), "gone");
+}
+
+#[test]
+fn a_paused_queue_starts_nothing_and_goes_on() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    assert_eq!(host.output(&["pause"]).status.code(), Some(0));
+    let _node = node(&host, &["--poll-interval", "100ms"]);
+    submit(&host, "r", &[], "true");
+    eventually("a few looks", SOON, || {
+        let calls = "SELECT count(*) FROM systole.nodes WHERE last_heartbeat > started_at + interval '1 second'";
+        (database.value(calls) == "1").then_some(())
+    });
+    assert_eq!(database.value("SELECT status FROM systole.runs"), "QUEUED");
+    assert_eq!(host.output(&["resume"]).status.code(), Some(0));
+    becomes(&database, "r", "COMPLETED");
+}
+
+#[test]
+fn a_running_and_a_queued_run_are_cancelled_from_elsewhere() {
+    let database = Database::new();
+    let (host, elsewhere) = (Systole::on(&database), Systole::on(&database));
+    let _node = node(&host, &[]);
+    submit(&host, "running", &["--max-attempts", "5"], "sleep 100");
+    becomes(&database, "running", "RUNNING");
+    submit(&host, "waiting", &[], "true");
+    for run_id in ["waiting", "running"] {
+        assert_eq!(elsewhere.output(&["cancel", run_id]).status.code(), Some(0));
+        becomes(&database, run_id, "CANCELLED");
+    }
+    assert_eq!(history(&database, "running"), ["submitted", "claimed", "stop_requested", "cancelled"]);
+    assert_eq!(elsewhere.output(&["cancel", "never"]).status.code(), Some(64));
+}
