@@ -1,3 +1,6 @@
+ALTER TABLE settings ADD COLUMN keep interval NOT NULL DEFAULT '30 days';
+COMMENT ON COLUMN settings.keep IS 'Nodes prune what ended longer ago.';
+
 CREATE TABLE queues (
     queue       text PRIMARY KEY CHECK (queue ~ '^[A-Za-z0-9][A-Za-z0-9._:@-]{0,99}$'),
     paused_at   timestamptz,
@@ -27,6 +30,7 @@ ALTER TABLE runs
     ADD COLUMN crashes       integer NOT NULL DEFAULT 0,
     ADD COLUMN backoff       interval NOT NULL DEFAULT '10 seconds' CHECK (backoff >= interval '0'),
     ADD COLUMN no_retry      integer[] NOT NULL DEFAULT '{}',
+    ADD COLUMN restart_requested boolean NOT NULL DEFAULT false,
     ADD COLUMN timeout       interval CHECK (timeout > interval '0'),
     ADD COLUMN stall_timeout interval CHECK (stall_timeout > interval '0');
 COMMENT ON COLUMN runs.lane_id IS 'NULL for a run by hand or of a library: those are never started by a node.';
@@ -38,6 +42,7 @@ COMMENT ON COLUMN runs.claim_order IS
 CREATE INDEX runs_to_claim ON runs (lane_id, claim_order) WHERE status = 'QUEUED' AND claim_order IS NOT NULL;
 CREATE INDEX runs_to_come ON runs (available_at) WHERE status = 'QUEUED' AND claim_order IS NULL;
 
+CREATE INDEX runs_to_prune ON runs (updated_at) WHERE status NOT IN ('QUEUED', 'RUNNING');
 CREATE INDEX executor_instances_barring ON executor_instances (run_id) WHERE bars_successor;
 
 CREATE TABLE run_specs (
@@ -54,5 +59,5 @@ COMMENT ON TABLE run_specs IS
 
 ALTER TABLE run_events DROP CONSTRAINT run_events_kind_check;
 ALTER TABLE run_events ADD CONSTRAINT run_events_kind_check CHECK (kind IN
-    ('submitted', 'claimed', 'refused', 'stop_requested', 'unbarred', 'retried',
+    ('submitted', 'claimed', 'refused', 'stop_requested', 'unbarred', 'retried', 'restart_requested',
      'completed', 'failed', 'timed_out', 'cancelled', 'released', 'crashed')) NOT VALID;

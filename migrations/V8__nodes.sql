@@ -5,6 +5,8 @@ CREATE TABLE nodes (
     version            text NOT NULL,
     queues             text[] NOT NULL,
     labels             jsonb NOT NULL,
+    commands           text[] NOT NULL,
+    starts_anything    boolean NOT NULL,
     slots              integer NOT NULL CHECK (slots > 0),
     running            integer NOT NULL DEFAULT 0,
     state              text NOT NULL CHECK (state IN ('starting', 'ready', 'draining', 'gone')),

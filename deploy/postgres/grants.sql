@@ -8,11 +8,12 @@ GRANT USAGE ON SCHEMA systole TO systole_worker, systole_client, systole_viewer;
 GRANT SELECT ON systole.settings, systole.runs, systole.executor_instances, systole.run_events,
                 systole.queues, systole.lanes, systole.nodes
     TO systole_worker, systole_client, systole_viewer;
-GRANT EXECUTE ON FUNCTION systole.holder, systole.rw_since TO systole_worker, systole_client, systole_viewer;
+GRANT EXECUTE ON FUNCTION systole.holder, systole.rw_since, systole.why_waiting TO systole_worker, systole_client, systole_viewer;
 
-GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, systole.submit_all, systole.cancel, systole.retry
+GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, systole.submit_all, systole.cancel, systole.retry,
+                          systole.restart
     TO systole_worker, systole_client;
 GRANT EXECUTE ON FUNCTION systole.claim, systole.beat, systole.finish, systole.file_certificate, systole.take_away,
                           systole.claim_queued, systole.reap, systole.node_beat, systole.drain,
-                          systole.pause, systole.resume, systole.limit_queue
+                          systole.pause, systole.resume, systole.limit_queue, systole.prune
     TO systole_worker;

@@ -2,7 +2,8 @@
 --
 -- Moves the run on, and writes the event named after the end. A run by hand ends with its instance. One from the queue
 -- goes back there when it was given back, crashed or may be retried: a crash and a failure each have a count and a limit of
--- their own, a release has neither. A retry waits for its backoff, exponential with full jitter; anything else is due at once.
+-- their own, a release has neither. One that is to be restarted goes back whatever stopped it. A retry waits for its
+-- backoff, exponential with full jitter; anything else is due at once.
 CREATE OR REPLACE FUNCTION end_instance(
     p_instance_id uuid, p_status text, p_exit_code integer, p_cause text, p_phases bigint, p_detail jsonb
 ) RETURNS executor_instances
@@ -21,7 +22,9 @@ BEGIN
     RETURNING * INTO STRICT v_ended;
     SELECT * INTO STRICT v_run FROM runs WHERE run_id = v_ended.run_id;
 
-    IF v_run.lane_id IS NULL THEN
+    IF v_run.restart_requested AND p_status <> 'COMPLETED' AND v_run.lane_id IS NOT NULL THEN
+        v_next := 'QUEUED';
+    ELSIF v_run.lane_id IS NULL THEN
         v_next := CASE p_status WHEN 'TIMED_OUT' THEN 'FAILED' WHEN 'RELEASED' THEN 'CANCELLED' ELSE p_status END;
     ELSIF p_status = 'RELEASED' THEN
         v_next := 'QUEUED';
@@ -38,7 +41,7 @@ BEGIN
         END IF;
     END IF;
     UPDATE runs
-       SET status = v_next, failures = v_run.failures, crashes = v_run.crashes,
+       SET status = v_next, restart_requested = false, failures = v_run.failures, crashes = v_run.crashes,
            available_at = CASE WHEN v_next = 'QUEUED' THEN clock_timestamp() + v_wait ELSE available_at END,
            claim_order = CASE WHEN v_wait > interval '0' THEN NULL ELSE claim_order END,
            updated_at = clock_timestamp()

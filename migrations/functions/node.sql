@@ -1,7 +1,7 @@
 -- node_beat(): a node says that it is here and how it is, and hears whether somebody wants it drained.
 CREATE OR REPLACE FUNCTION node_beat(
     p_node_id uuid, p_executor_id text, p_host text, p_version text, p_queues text[], p_labels jsonb,
-    p_slots integer, p_running integer, p_state text, p_stale_after_ms bigint, OUT drain_requested_by text
+    p_commands text[], p_starts_anything boolean, p_slots integer, p_running integer, p_state text, p_stale_after_ms bigint, OUT drain_requested_by text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -10,9 +10,10 @@ BEGIN
     UPDATE nodes n SET last_heartbeat = clock_timestamp(), running = p_running, state = p_state
      WHERE n.node_id = p_node_id RETURNING n.drain_requested_by INTO drain_requested_by;
     IF NOT FOUND THEN
-        INSERT INTO nodes (node_id, executor_id, host, version, queues, labels, slots, running, state, stale_after)
-        VALUES (p_node_id, p_executor_id, p_host, p_version, p_queues, p_labels, p_slots, p_running, p_state,
-                p_stale_after_ms * interval '1 millisecond');
+        INSERT INTO nodes (node_id, executor_id, host, version, queues, labels, commands, starts_anything,
+                           slots, running, state, stale_after)
+        VALUES (p_node_id, p_executor_id, p_host, p_version, p_queues, p_labels, p_commands, p_starts_anything,
+                p_slots, p_running, p_state, p_stale_after_ms * interval '1 millisecond');
     END IF;
 END
 $$;
@@ -29,4 +30,35 @@ BEGIN
     SELECT coalesce(array_agg(executor_id ORDER BY executor_id), '{}') INTO asked FROM changed;
     PERFORM pg_notify(current_schema(), 'node ' || p_node);
 END
+$$;
+
+-- why_waiting(): what a queued run waits for, in words for people; NULL if it is not queued.
+CREATE OR REPLACE FUNCTION why_waiting(p_run_id text) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    WITH alive AS (
+        SELECT * FROM nodes WHERE state = 'ready' AND last_heartbeat > clock_timestamp() - stale_after
+    )
+    SELECT CASE
+        WHEN EXISTS (SELECT FROM executor_instances b WHERE b.run_id = r.run_id AND b.bars_successor)
+            THEN 'it was taken away by force, and its last command may still be at work'
+        WHEN r.available_at > clock_timestamp()
+            THEN format('not before %s UTC', to_char(r.available_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
+        WHEN q.paused_at IS NOT NULL THEN format('queue %s is paused', l.queue)
+        WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues))
+            THEN format('no node serves queue %s', l.queue)
+        WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues) AND n.labels @> plain.labels)
+            THEN format('no node of queue %s has the labels %s', l.queue, plain.labels)
+        WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues) AND n.labels @> plain.labels
+                            AND (n.starts_anything AND l.requirements ? 'systole:argv'
+                                 OR l.requirements->>'systole:command' = ANY (n.commands)))
+            THEN CASE WHEN l.requirements ? 'systole:argv' THEN 'no such node starts submitted commands (allow_submitted_commands)'
+                      ELSE format('no such node knows the command %s', l.requirements->>'systole:command') END
+        WHEN q.running_max IS NOT NULL THEN format('for a free slot, of which queue %s may use %s', l.queue, q.running_max)
+        ELSE 'for a free slot' END
+      FROM runs r
+      JOIN lanes l USING (lane_id)
+      LEFT JOIN queues q USING (queue)
+     CROSS JOIN LATERAL (SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE key NOT LIKE 'systole:%'), '{}') AS labels
+                           FROM jsonb_each(l.requirements)) plain
+     WHERE r.run_id = p_run_id AND r.status = 'QUEUED'
 $$;

@@ -1,5 +1,6 @@
--- cancel(), retry(), pause(), resume(), limit_queue(): what people tell the queue, each an event with who said it.
+-- cancel(), retry(), restart(), pause(), resume(), limit_queue(): what people tell the queue, each an event with who said it.
 --
+-- Verdicts of restart: ok (its holder is asked to stop it, and it is queued again then) · those of retry.
 -- Verdicts of cancel: ok (it was queued, and is CANCELLED) · running (ask its holder to stop) · ended · unknown.
 -- Verdicts of retry: ok (queued anew, its counts at zero) · queued · running · by_hand (nobody knows its command) · unknown.
 CREATE OR REPLACE FUNCTION cancel(p_run_id text, p_by text, OUT verdict text)
@@ -41,6 +42,28 @@ BEGIN
          WHERE run_id = p_run_id;
         PERFORM append_event('retried', p_run_id, v_none, jsonb_build_object('retried_by', p_by, 'had_ended_as', v_run.status));
         PERFORM pg_notify(current_schema(), 'queued ' || (SELECT queue FROM lanes WHERE lane_id = v_run.lane_id));
+        verdict := 'ok';
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION restart(p_run_id text, p_by text, OUT verdict text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_run      runs;
+    v_instance executor_instances;
+BEGIN
+    PERFORM set_config('lock_timeout', '1000ms', true);
+    SELECT * INTO v_run FROM runs WHERE run_id = p_run_id FOR NO KEY UPDATE;
+    IF v_run.status IS DISTINCT FROM 'RUNNING' THEN
+        SELECT r.verdict INTO verdict FROM retry(p_run_id, p_by) r;
+    ELSIF v_run.lane_id IS NULL THEN
+        verdict := 'by_hand';
+    ELSE
+        UPDATE runs SET restart_requested = true, failures = 0, crashes = 0 WHERE run_id = p_run_id;
+        SELECT * INTO v_instance FROM executor_instances WHERE run_id = p_run_id AND status = 'RUNNING';
+        PERFORM append_event('restart_requested', p_run_id, v_instance, jsonb_build_object('requested_by', p_by));
+        PERFORM request_stop(p_run_id, p_by);
         verdict := 'ok';
     END IF;
 END

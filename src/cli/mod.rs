@@ -62,6 +62,10 @@ enum Command {
     Cancel(steer::RunArguments),
     /// Queue a run again that has ended
     Retry(steer::RunArguments),
+    /// Have a queued run stopped, and started again
+    Restart(steer::RunArguments),
+    /// Forget runs that ended long ago (nodes do it by themselves)
+    Prune(steer::PruneArguments),
     /// Start nothing more of a queue
     Pause(steer::QueueArguments),
     /// Let a paused queue go on
@@ -118,6 +122,8 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Submit(arguments) => submit::execute(&arguments, &settings),
         Command::Cancel(arguments) => steer::cancel(&arguments, &settings),
         Command::Retry(arguments) => steer::retry(&arguments, &settings),
+        Command::Restart(arguments) => steer::restart(&arguments, &settings),
+        Command::Prune(arguments) => steer::prune(&arguments, &settings),
         Command::Pause(arguments) => steer::pause(&arguments, &settings),
         Command::Resume(arguments) => steer::resume(&arguments, &settings),
         Command::Queues(arguments) => steer::queues(&arguments, &settings),

@@ -7,7 +7,7 @@ use super::exit::{Failure, code};
 use super::print::{self, ago, moment, or_dash};
 use super::settings::Settings;
 use crate::ids::RunId;
-use crate::run::store;
+use crate::run::{queue, store};
 
 /// How many runs a list without a name shows.
 const RUNS_SHOWN_MAX: i64 = 100;
@@ -45,7 +45,11 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             }
             Some(run_id) => {
                 let run = link.call(async |session| store::status(session, &run_id).await).await?;
-                let run = run.ok_or_else(|| Failure::new(code::USAGE, format!("no run \"{run_id}\" is known here")))?;
+                let mut run =
+                    run.ok_or_else(|| Failure::new(code::USAGE, format!("no run \"{run_id}\" is known here")))?;
+                if run.summary.status == "QUEUED" {
+                    run.waits = link.call(async |session| queue::why_waiting(session, &run_id).await).await?;
+                }
                 if arguments.json {
                     print::json(&run);
                 } else {
@@ -112,6 +116,9 @@ fn show_run(run: store::RunStatus) {
     let mut text = format!("{}  {}  fence {}", summary.run_id, summary.status, summary.fence);
     if let Some(purpose) = &summary.purpose {
         text.push_str(&format!("\n  for: {}", print::plain(purpose)));
+    }
+    if let Some(why) = &run.waits {
+        text.push_str(&format!("\n  waits: {}", print::plain(why)));
     }
     if let Some(view) = &summary.holder {
         let held = &view.holder;

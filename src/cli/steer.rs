@@ -1,4 +1,4 @@
-//! `systole cancel`, `retry`, `pause`, `resume`, `queues`: what people tell the queue, from any machine.
+//! `systole cancel`, `retry`, `restart`, `pause`, `resume`, `queues`, `prune`: what people tell the queue, from any machine.
 
 use clap::Args;
 
@@ -8,6 +8,7 @@ use super::print;
 use super::settings::Settings;
 use crate::identity::Identity;
 use crate::ids::RunId;
+use crate::node;
 use crate::run::queue::{self, CancelVerdict, RetryVerdict};
 use crate::run::store;
 
@@ -22,6 +23,16 @@ pub(super) struct QueueArguments {
     /// The queue
     #[arg(default_value = "default")]
     queue: String,
+}
+
+/// How many runs go in one transaction.
+const PRUNE_MAX: i32 = 500;
+
+#[derive(Debug, Args)]
+pub(super) struct PruneArguments {
+    /// How long ago they must have ended
+    #[arg(long, value_name = "DURATION", default_value = "30d")]
+    older_than: String,
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +65,27 @@ pub(super) fn cancel(arguments: &RunArguments, settings: &Settings) -> Result<u8
     })
 }
 
+/// Stops a run, and has it started again.
+pub(super) fn restart(arguments: &RunArguments, settings: &Settings) -> Result<u8, Failure> {
+    let run_id: RunId = arguments.run_id.parse()?;
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let by = Identity::of_this_process().executor_id;
+        let verdict = link.call(async |session| queue::restart(session, &run_id, &by).await).await?;
+        match verdict {
+            RetryVerdict::Queued => print::text(&format!("run \"{run_id}\" starts again as soon as it has stopped")),
+            RetryVerdict::Running => return unknown(&run_id, "is running"),
+            RetryVerdict::AlreadyQueued => return unknown(&run_id, "is queued already"),
+            RetryVerdict::ByHand => {
+                return unknown(&run_id, "was started by hand: stop it, and start it again");
+            }
+            RetryVerdict::Unknown => return unknown(&run_id, "was never heard of here"),
+        }
+        Ok(code::OK)
+    })
+}
+
 /// Queues a run anew.
 pub(super) fn retry(arguments: &RunArguments, settings: &Settings) -> Result<u8, Failure> {
     let run_id: RunId = arguments.run_id.parse()?;
@@ -79,6 +111,24 @@ pub(super) fn retry(arguments: &RunArguments, settings: &Settings) -> Result<u8,
 
 fn unknown(run_id: &RunId, what: &str) -> Result<u8, Failure> {
     Err(Failure::new(code::USAGE, format!("run \"{run_id}\" {what}")))
+}
+
+/// Forgets what ended long ago.
+pub(super) fn prune(arguments: &PruneArguments, settings: &Settings) -> Result<u8, Failure> {
+    let older_than = super::run::duration("--older-than", &arguments.older_than)?;
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let mut pruned = 0;
+        loop {
+            match link.call(async |session| node::store::prune(session, Some(older_than), PRUNE_MAX).await).await? {
+                0 => break,
+                some => pruned += some,
+            }
+        }
+        print::text(&format!("forgot {pruned} runs that ended more than {} ago", arguments.older_than));
+        Ok(code::OK)
+    })
 }
 
 /// Starts nothing more of a queue.

@@ -37,6 +37,10 @@ pub(crate) use logs::{log_of, newest_log};
 /// Between two sweeps for the dead.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Between two looks for what is too old to be kept, and how much goes at once.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+const PRUNE_MAX: i32 = 500;
+
 /// After the guards of this host could not be had: something is out of room, and claiming would only hurt.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -90,6 +94,7 @@ struct Node {
     claim_due: Instant,
     sweep_due: Instant,
     beat_due: Instant,
+    prune_due: Instant,
     trouble_told: bool,
 }
 
@@ -107,6 +112,8 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         identity: coordinator.identity().clone(),
         queues: setup.catalogue.queues.clone(),
         labels: setup.catalogue.labels.clone(),
+        commands: setup.catalogue.commands.keys().cloned().collect(),
+        starts_anything: setup.catalogue.allow_submitted_commands,
         slots: setup.slots,
         stale_after: setup.timing.stale_after,
     };
@@ -123,6 +130,7 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         claim_due: now,
         sweep_due: now,
         beat_due: now,
+        prune_due: now + PRUNE_INTERVAL,
         trouble_told: false,
     };
     node.sweep().await;
@@ -276,6 +284,14 @@ impl Node {
             // What they held may be queued again.
             Ok(_) => self.claim_due = Instant::now(),
             Err(error) => return self.trouble(&error),
+        }
+        if self.prune_due <= Instant::now() {
+            self.prune_due = Instant::now() + PRUNE_INTERVAL;
+            match self.link.call(async |session| store::prune(session, None, PRUNE_MAX).await).await {
+                Ok(PRUNE_MAX) => self.prune_due = Instant::now() + SWEEP_INTERVAL,
+                Ok(_) => {}
+                Err(error) => return self.trouble(&error),
+            }
         }
         let testimony = shared.coordinator.testimony().await;
         let by = &self.registration.identity.executor_id;

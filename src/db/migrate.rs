@@ -45,6 +45,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/reap.sql"),
     include_str!("../../migrations/functions/steer.sql"),
     include_str!("../../migrations/functions/node.sql"),
+    include_str!("../../migrations/functions/prune.sql"),
 ];
 
 /// Any number will do, as long as every version of systole uses the same.

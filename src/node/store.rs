@@ -20,11 +20,13 @@ use crate::instance::{Holder, Testimony};
 const LANES: &str = "-- node.lanes
     SELECT lane_id, queue, requirements FROM systole.lanes";
 const BEAT: &str = "-- node.beat
-    SELECT drain_requested_by FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    SELECT drain_requested_by FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 const CLAIM_QUEUED: &str = "-- node.claim_queued
     SELECT * FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 const REAP: &str = "-- node.reap
     SELECT run_id, executor_id, reason FROM systole.reap($1, $2, $3, $4, $5)";
+const PRUNE: &str = "-- node.prune
+    SELECT systole.prune(make_interval(secs => $1), $2) AS pruned";
 const DRAIN: &str = "-- node.drain
     SELECT asked FROM systole.drain($1, $2)";
 const NODES: &str = "-- node.list
@@ -51,6 +53,8 @@ pub(crate) struct Registration {
     pub(crate) identity: Identity,
     pub(crate) queues: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) commands: Vec<String>,
+    pub(crate) starts_anything: bool,
     pub(crate) slots: i32,
     pub(crate) stale_after: Duration,
 }
@@ -148,6 +152,8 @@ pub(crate) async fn beat(
                 (&env!("CARGO_PKG_VERSION"), Type::TEXT),
                 (&node.queues, Type::TEXT_ARRAY),
                 (&labels, Type::JSONB),
+                (&node.commands, Type::TEXT_ARRAY),
+                (&node.starts_anything, Type::BOOL),
                 (&node.slots, Type::INT4),
                 (&running, Type::INT4),
                 (&state, Type::TEXT),
@@ -232,6 +238,13 @@ pub(crate) async fn reap(session: &Session, by: &str, testimony: Option<Testimon
         reason: row.get("reason"),
     };
     Ok(rows.iter().map(reaped).collect())
+}
+
+/// Forgets what ended longer ago than that, or than the fleet keeps it; returns how many runs that were.
+pub(crate) async fn prune(session: &Session, older_than: Option<Duration>, most: i32) -> Result<i32, Error> {
+    let seconds = older_than.map(|span| span.as_secs_f64());
+    let rows = session.query(PRUNE, &[(&seconds, Type::FLOAT8), (&most, Type::INT4)]).await?;
+    Ok(rows.first().map_or(0, |row| row.get("pruned")))
 }
 
 /// Asks nodes to drain, by executor id or host; returns which heard it.

@@ -6,7 +6,7 @@ use tokio_postgres::Error;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::Submission;
-use crate::db::Session;
+use crate::db::{Hint, HintKind, Session};
 use crate::ids::RunId;
 
 const SUBMIT: &str = "-- queue.submit
@@ -15,6 +15,10 @@ const CANCEL: &str = "-- queue.cancel
     SELECT verdict FROM systole.cancel($1, $2)";
 const RETRY: &str = "-- queue.retry
     SELECT verdict FROM systole.retry($1, $2)";
+const RESTART: &str = "-- queue.restart
+    SELECT verdict FROM systole.restart($1, $2)";
+const WHY_WAITING: &str = "-- queue.why_waiting
+    SELECT systole.why_waiting($1) AS why";
 const PAUSE: &str = "-- queue.pause
     SELECT changed FROM systole.pause($1)";
 const RESUME: &str = "-- queue.resume
@@ -103,9 +107,26 @@ pub(crate) async fn cancel(session: &Session, run_id: &RunId, by: &str) -> Resul
     })
 }
 
+/// What a queued run waits for, in words; `None` if it is not queued.
+pub(crate) async fn why_waiting(session: &Session, run_id: &RunId) -> Result<Option<String>, Error> {
+    Ok(one(session, WHY_WAITING, &[(&run_id.as_str(), Type::TEXT)]).await?.get("why"))
+}
+
+/// Has a run stopped and queued again; one that has ended is queued at once.
+pub(crate) async fn restart(session: &Session, run_id: &RunId, by: &str) -> Result<RetryVerdict, Error> {
+    let verdict = again(session, RESTART, run_id, by).await;
+    // Its holder hears of it with its next heartbeat: let that be now. Late without it, and no more.
+    let _ = Hint::of_run(HintKind::Asked, run_id).send(session).await;
+    verdict
+}
+
 /// Queues a run anew that has ended.
 pub(crate) async fn retry(session: &Session, run_id: &RunId, by: &str) -> Result<RetryVerdict, Error> {
-    let row = one(session, RETRY, &[(&run_id.as_str(), Type::TEXT), (&by, Type::TEXT)]).await?;
+    again(session, RETRY, run_id, by).await
+}
+
+async fn again(session: &Session, statement: &str, run_id: &RunId, by: &str) -> Result<RetryVerdict, Error> {
+    let row = one(session, statement, &[(&run_id.as_str(), Type::TEXT), (&by, Type::TEXT)]).await?;
     Ok(match row.get("verdict") {
         "ok" => RetryVerdict::Queued,
         "queued" => RetryVerdict::AlreadyQueued,

@@ -54,6 +54,8 @@ pub(crate) struct Summary {
 pub(crate) struct RunStatus {
     #[serde(flatten)]
     pub(crate) summary: Summary,
+    /// What it waits for, in words, while it is queued.
+    pub(crate) waits: Option<String>,
     pub(crate) attempts: Vec<Attempt>,
 }
 
@@ -153,7 +155,7 @@ pub(crate) async fn status(session: &Session, run_id: &RunId) -> Result<Option<R
         cause: row.get("cause"),
         phases_executed: row.get("phases_executed"),
     });
-    Ok(Some(RunStatus { summary, attempts: attempts.collect() }))
+    Ok(Some(RunStatus { summary, waits: None, attempts: attempts.collect() }))
 }
 
 /// All instances that run now, the oldest first.

@@ -66,6 +66,25 @@ fn a_paused_queue_starts_nothing_and_goes_on() {
 }
 
 #[test]
+fn a_restart_stops_the_run_and_starts_it_again() {
+    let database = Database::new();
+    let (host, elsewhere) = (Systole::on(&database), Systole::on(&database));
+    let _node = node(&host, &[]);
+    submit(&host, "r", &[], "[ $SYSTOLE_ATTEMPT = 2 ] || sleep 100");
+    becomes(&database, "r", "RUNNING");
+    assert_eq!(elsewhere.output(&["restart", "r"]).status.code(), Some(0));
+    becomes(&database, "r", "COMPLETED");
+    let told = ["submitted", "claimed", "restart_requested", "stop_requested", "cancelled", "claimed", "completed"];
+    assert_eq!(history(&database, "r"), told);
+    assert_eq!(elsewhere.output(&["run", "by-hand", "--", "true"]).status.code(), Some(0));
+    let output = elsewhere.output(&["restart", "by-hand"]);
+    assert!(
+        output.status.code() == Some(64) && String::from_utf8_lossy(&output.stderr).contains("by hand"),
+        "{output:?}"
+    );
+}
+
+#[test]
 fn a_running_and_a_queued_run_are_cancelled_from_elsewhere() {
     let database = Database::new();
     let (host, elsewhere) = (Systole::on(&database), Systole::on(&database));

@@ -74,3 +74,72 @@ fn an_application_enqueues_inside_its_own_transaction() {
         assert!(text.contains(&word.replace("''", "'")) && !text.contains("secret"), "{bad}: {text}");
     }
 }
+
+#[test]
+fn status_says_what_a_run_waits_for() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let waits = |run_id: &str| {
+        let output = host.output(&["status", run_id, "--json"]);
+        let run: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        run["waits"].as_str().unwrap_or_default().to_owned()
+    };
+    crate::submit(&host, "r", &["--queue", "q", "--label", "gpu=yes"], "true");
+    crate::submit(&host, "later", &["--after", "1h"], "true");
+    assert!(waits("later").starts_with("not before 2"), "{}", waits("later"));
+    assert_eq!(waits("r"), "no node serves queue q");
+    let _plain = crate::node(&host, &["--queue", "q"]);
+    assert_eq!(waits("r"), "no node of queue q has the labels {\"gpu\": \"yes\"}");
+    let cautious = host.start(&["node", "--queue", "q", "--label", "gpu=yes"]);
+    cautious.wait_for_errors("ready: ", crate::SOON);
+    assert_eq!(waits("r"), "no such node starts submitted commands (allow_submitted_commands)");
+    assert_eq!(host.output(&["pause", "q"]).status.code(), Some(0));
+    assert_eq!(waits("r"), "queue q is paused");
+}
+
+#[test]
+fn what_ended_long_ago_is_forgotten_and_its_fence_never_given_again() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    for run_id in ["old", "young"] {
+        assert_eq!(host.output(&["run", run_id, "--", "true"]).status.code(), Some(0));
+    }
+    crate::submit(&host, "queued", &[], "true");
+    database.sql(
+        "UPDATE systole.runs SET updated_at = clock_timestamp() - interval '31 days', fence = fence + 1000000000000
+          WHERE run_id <> 'young'",
+    );
+    let fence: u64 = database.value("SELECT fence FROM systole.runs WHERE run_id = 'old'").parse().unwrap();
+    assert_eq!(host.output(&["prune"]).status.code(), Some(0));
+    let left = database.sql("SELECT run_id FROM systole.runs ORDER BY 1");
+    assert_eq!(left.concat(), ["queued", "young"]);
+    assert_eq!(database.value("SELECT count(*) FROM systole.run_events WHERE run_id = 'old'"), "0");
+    assert_eq!(host.output(&["run", "old", "--", "true"]).status.code(), Some(0));
+    let again: u64 = database.value("SELECT fence FROM systole.runs WHERE run_id = 'old'").parse().unwrap();
+    assert!(again > fence, "{again} was given again");
+}
+
+/// However many runs others may take, and however many have ended: a claim looks at its own lanes, by their index.
+#[test]
+fn a_claim_does_not_look_at_what_is_not_for_it() {
+    let database = Database::new();
+    database.sql(
+        "SELECT systole.submit('other', argv => ARRAY['true'], queue => 'other');
+         SELECT systole.submit('mine', argv => ARRAY['true'], queue => 'mine');
+         INSERT INTO systole.runs (run_id, status, lane_id, claim_order, available_at)
+         SELECT 'o' || n, 'QUEUED', 1, clock_timestamp() - interval '1 day', clock_timestamp() FROM generate_series(1, 100000) n;
+         INSERT INTO systole.runs (run_id, status, lane_id) SELECT 'd' || n, 'COMPLETED', 2 FROM generate_series(1, 100000) n;
+         ANALYZE systole.runs",
+    );
+    let plan = database.sql(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
+         SELECT r.run_id FROM systole.runs r WHERE r.lane_id = 2 AND r.status = 'QUEUED' AND r.claim_order IS NOT NULL
+         ORDER BY r.claim_order LIMIT 8 FOR NO KEY UPDATE SKIP LOCKED",
+    );
+    let plan = plan.concat().concat();
+    assert!(!plan.contains("Seq Scan") && !plan.contains("\"Sort\"") && plan.contains("runs_to_claim"), "{plan}");
+    let buffers = "SELECT pg_stat_get_xact_tuples_returned('systole.runs'::regclass) FROM systole.claim_queued(
+        ARRAY[2], ARRAY[gen_random_uuid()], ARRAY[NULL]::bytea[], '1@h', 'h', 1, NULL, NULL, NULL, 'none', 30000)";
+    let read: i64 = database.value(buffers).parse().unwrap();
+    assert!(read < 100, "{read} rows were read for one claim");
+}

@@ -1,0 +1,28 @@
+-- prune(): forget runs that ended longer ago than p_older_than (NULL: than settings say), with their attempts and events.
+--
+-- Some at a time, and never two at once: whoever finds another at it does nothing. The floor of fences is raised first, so that
+-- none is ever granted again.
+CREATE OR REPLACE FUNCTION prune(p_older_than interval, p_limit integer) RETURNS integer
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_runs text[];
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('systole prune ' || current_schema(), 0)) THEN
+        RETURN 0;
+    END IF;
+    SELECT array_agg(run_id) INTO v_runs FROM (
+        SELECT r.run_id FROM runs r
+         WHERE r.status NOT IN ('QUEUED', 'RUNNING')
+           AND r.updated_at < clock_timestamp() - coalesce(p_older_than, (SELECT keep FROM settings))
+           AND NOT EXISTS (SELECT FROM executor_instances b WHERE b.run_id = r.run_id AND b.bars_successor)
+         ORDER BY r.updated_at LIMIT p_limit FOR UPDATE SKIP LOCKED) old;
+    IF v_runs IS NULL THEN
+        RETURN 0;
+    END IF;
+    UPDATE settings SET fence_floor = greatest(fence_floor, (SELECT max(fence) FROM runs WHERE run_id = ANY (v_runs)));
+    DELETE FROM run_events WHERE run_id = ANY (v_runs);
+    DELETE FROM executor_instances WHERE run_id = ANY (v_runs);
+    DELETE FROM runs WHERE run_id = ANY (v_runs);
+    RETURN cardinality(v_runs);
+END
+$$;
