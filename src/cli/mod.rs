@@ -2,6 +2,7 @@
 
 mod check;
 mod context;
+mod demo;
 mod doctor;
 mod embedded;
 mod events;
@@ -80,6 +81,8 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Examine database, host and configuration, and say what to mend
     Doctor(doctor::Arguments),
+    /// Watch three nodes share twenty runs, and one of them die
+    Demo(demo::Arguments),
     /// Manage the private PostgreSQL of this user on this machine
     Embedded(embedded::Arguments),
     /// Print the completion script of a shell
@@ -136,6 +139,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Progress(arguments) => progress::execute(&arguments),
         Command::Migrate(arguments) => migrate::execute(arguments, &settings),
         Command::Doctor(arguments) => doctor::execute(&arguments, &settings),
+        Command::Demo(arguments) => demo::execute(&arguments),
         Command::Embedded(arguments) => embedded::execute(&arguments),
         Command::Completions(arguments) => paperwork::completions(&arguments, Arguments::command()),
         Command::Man(arguments) => paperwork::man(&arguments, Arguments::command()),

@@ -133,6 +133,13 @@ pub async fn migrate(target: &Target, options: &MigrateOptions) -> Result<Migrat
     done.map_err(|problem| problem.on(target))
 }
 
+/// Drops the schema with all that is in it.
+pub(crate) async fn drop_schema(target: &Target) -> Result<(), MigrateError> {
+    let mut session = open(target).await?;
+    let statement = format!("DROP SCHEMA IF EXISTS \"{}\" CASCADE", target.schema());
+    session.client().batch_execute(&statement).await.map_err(|error| Problem::from(error).on(target))
+}
+
 /// Where a step failed, before it is known by which name to call the database.
 enum Problem {
     Driver(tokio_postgres::Error),

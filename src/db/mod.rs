@@ -29,3 +29,4 @@ pub use session::Session;
 pub use target::Target;
 
 pub(crate) use link::Hello;
+pub(crate) use migrate::drop_schema;
