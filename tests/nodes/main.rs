@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chaos;
 mod crashing;
 mod giving_way;
 mod queueing;
