@@ -1,53 +1,9 @@
-//! What is run in these tests: a tree that does all it can to get away, and a probe that tells when it ran.
+//! What is run in these tests: a tree that does all it can to get away.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::support::process::marked;
-use super::support::{Database, Running, Systole, boottime_ms, eventually};
-
-/// A name for the processes of one tree, by which they are found wherever they hide. Whatever is left of them when
-/// this is dropped is killed.
-#[derive(Debug)]
-pub(crate) struct Mark(String);
-
-impl Mark {
-    pub(crate) fn new() -> Mark {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        Mark(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
-    }
-
-    /// The variable that marks.
-    pub(crate) fn variable(&self) -> String {
-        format!("SYSTOLE_TEST_TREE={}", self.0)
-    }
-
-    /// Those that live.
-    pub(crate) fn living(&self) -> Vec<i32> {
-        marked(&self.0)
-    }
-
-    /// Waits for the death of all, and returns when that was at the latest.
-    #[track_caller]
-    pub(crate) fn wait_for_death(&self, limit: Duration) -> u64 {
-        eventually("the death of the whole tree", limit, || {
-            let living = self.living();
-            living.is_empty().then(boottime_ms)
-        })
-    }
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        for pid in self.living() {
-            let _ = kill_process(Pid::from_raw(pid).expect("a pid is positive"), Signal::KILL);
-        }
-    }
-}
+pub(crate) use super::support::probe::{Mark, Probe, ends, last_heartbeat_ms};
+use super::support::{Running, Systole, eventually};
 
 /// The kinds of children in [`start_tree`], without the passing ones.
 const TREE_SIZE_MIN: usize = 6;
@@ -70,92 +26,4 @@ pub(crate) fn start_tree(host: &Systole, run_id: &str, mark: &Mark) -> Running {
     running.wait_for_output("ready");
     eventually("the whole tree", super::SOON, || (mark.living().len() >= TREE_SIZE_MIN).then_some(()));
     running
-}
-
-/// A command that writes down when it ran, every 10 ms.
-#[derive(Debug)]
-pub(crate) struct Probe {
-    file: PathBuf,
-    pub(crate) mark: Mark,
-}
-
-impl Probe {
-    /// One that writes to a file of this name.
-    pub(crate) fn new(host: &Systole, name: &str) -> Probe {
-        Probe { file: host.state.path().join(name), mark: Mark::new() }
-    }
-
-    /// The arguments of `systole` by which it is run.
-    pub(crate) fn arguments(&self, run_id: &str, flags: &[&str]) -> Vec<String> {
-        // /proc/uptime is CLOCK_BOOTTIME in hundredths of a second, read by the probe itself.
-        let script =
-            format!("while read -r up idle </proc/uptime; do echo $up; sleep 0.01; done >>'{}'", self.file.display());
-        let mark = self.mark.variable();
-        let run = [&["run"], flags, &[run_id, "--", "env", &mark, "sh", "-c", &script]].concat();
-        run.into_iter().map(str::to_owned).collect()
-    }
-
-    /// Starts a run of it, and waits for its first stamp.
-    pub(crate) fn start(&self, host: &Systole, run_id: &str) -> Running {
-        let running = self.start_waiting(host, run_id, &[]);
-        eventually("the first stamp of the probe", super::SOON, || (!self.stamps().is_empty()).then_some(()));
-        running
-    }
-
-    /// The same, started by another program that becomes it.
-    pub(crate) fn start_behind(&self, host: &Systole, run_id: &str, launcher: &[&str]) -> Running {
-        let mut arguments = self.arguments(run_id, &[]);
-        let command = arguments.iter().position(|argument| argument == "--").expect("it is there") + 1;
-        arguments.splice(command..command, launcher.iter().map(|&part| part.to_owned()));
-        let running = host.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        eventually("the first stamp of the probe", super::SOON, || (!self.stamps().is_empty()).then_some(()));
-        running
-    }
-
-    /// Starts a run of it with these flags.
-    pub(crate) fn start_waiting(&self, host: &Systole, run_id: &str, flags: &[&str]) -> Running {
-        let arguments = self.arguments(run_id, flags);
-        host.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-    }
-
-    /// When it ran, in milliseconds of CLOCK_BOOTTIME, rounded down to tens.
-    pub(crate) fn stamps(&self) -> Vec<u64> {
-        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
-        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        whole.map(|line| line.trim().replace('.', "").parse::<u64>().expect("hundredths") * 10).collect()
-    }
-
-    pub(crate) fn last_stamp(&self) -> u64 {
-        self.stamps().last().copied().unwrap_or(0)
-    }
-
-    /// Waits until it has run after this moment.
-    #[track_caller]
-    pub(crate) fn wait_for_stamp_after(&self, moment: u64, limit: Duration) {
-        eventually("a stamp of the probe", limit, || (self.last_stamp() > moment).then_some(()));
-    }
-}
-
-/// When the newest heartbeat of an attempt was seen by the database, on the clock of the probes. It was sent before.
-#[track_caller]
-pub(crate) fn last_heartbeat_ms(database: &Database, run_id: &str, attempt: u32) -> u64 {
-    let seen: i64 = database
-        .value(&format!(
-            "SELECT (extract(epoch FROM last_heartbeat) * 1000)::bigint FROM systole.executor_instances
-              WHERE run_id = '{run_id}' AND attempt = {attempt}"
-        ))
-        .parse()
-        .expect("milliseconds");
-    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis() as i64;
-    (boottime_ms() as i64 - wall + seen) as u64
-}
-
-/// All attempts of a run, as `STATUS cause exit_code`.
-#[track_caller]
-pub(crate) fn ends(database: &Database, run_id: &str) -> Vec<String> {
-    let rows = database.sql(&format!(
-        "SELECT concat_ws(' ', status, cause, exit_code) FROM systole.executor_instances
-          WHERE run_id = '{run_id}' ORDER BY attempt"
-    ));
-    rows.concat()
 }

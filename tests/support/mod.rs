@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs)] // each test binary uses its own part
 
 pub mod cgroup;
+pub mod probe;
 pub mod process;
 pub mod server;
 pub mod terminal;
