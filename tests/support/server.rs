@@ -156,6 +156,30 @@ impl Database {
         rows[0][0].clone()
     }
 
+    /// The folder and the port of the server's socket.
+    pub fn socket(&self) -> (PathBuf, u16) {
+        let (folder, port) =
+            self.url.rsplit_once("?host=").expect("by a socket").1.split_once("&port=").expect("a port");
+        (folder.replace("%2F", "/").into(), port.parse().expect("a number"))
+    }
+
+    /// The same database, by another way.
+    pub fn at(&self, url: String) -> Database {
+        Database { url, ..self.clone() }
+    }
+
+    /// The same database, as another role: over TCP, by a password that is its own name.
+    pub fn as_role(&self, role: &str) -> Database {
+        let (_, port) = self.socket();
+        self.at(format!("postgresql://{role}:{role}@127.0.0.1:{port}/{}", self.name))
+    }
+
+    /// Makes a role that may log in so, with these clauses of CREATE ROLE.
+    pub fn create_role(&self, role: &str, clauses: &str) -> Database {
+        self.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD '{role}' {clauses}"));
+        self.as_role(role)
+    }
+
     /// Makes the heartbeat of a run's holder look this old.
     pub fn age_heartbeat(&self, run_id: &str, seconds: f64) {
         self.sql(&format!(
