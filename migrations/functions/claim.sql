@@ -88,7 +88,7 @@ BEGIN
 
     -- Lock: run, then instance, each by its key. Not for long: whoever holds them may be frozen.
     BEGIN
-        PERFORM set_config('lock_timeout', '1000ms', true);
+        PERFORM lock_briefly();
         IF v_run.run_id IS NULL THEN
             INSERT INTO runs (run_id, status) VALUES (p_run_id, 'QUEUED') ON CONFLICT DO NOTHING;
         END IF;

@@ -10,7 +10,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_instance executor_instances;
 BEGIN
-    PERFORM set_config('lock_timeout', '1000ms', true);
+    PERFORM lock_briefly();
     PERFORM FROM runs WHERE run_id = (SELECT run_id FROM executor_instances WHERE instance_id = p_instance_id)
         FOR NO KEY UPDATE;
     SELECT * INTO v_instance FROM executor_instances WHERE instance_id = p_instance_id FOR NO KEY UPDATE;

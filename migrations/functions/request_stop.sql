@@ -7,7 +7,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_instance executor_instances;
 BEGIN
-    PERFORM set_config('lock_timeout', '1000ms', true);
+    PERFORM lock_briefly();
     PERFORM FROM runs r WHERE r.run_id = p_run_id FOR NO KEY UPDATE;
     SELECT * INTO v_instance FROM executor_instances i WHERE i.run_id = p_run_id AND i.status = 'RUNNING'
         FOR NO KEY UPDATE;

@@ -9,7 +9,7 @@ DECLARE
     v_run  runs;
     v_none executor_instances;
 BEGIN
-    PERFORM set_config('lock_timeout', '1000ms', true);
+    PERFORM lock_briefly();
     SELECT * INTO v_run FROM runs WHERE run_id = p_run_id FOR NO KEY UPDATE;
     verdict := CASE v_run.status WHEN 'QUEUED' THEN 'ok' WHEN 'RUNNING' THEN 'running' ELSE 'ended' END;
     IF v_run.run_id IS NULL THEN
@@ -27,7 +27,7 @@ DECLARE
     v_run  runs;
     v_none executor_instances;
 BEGIN
-    PERFORM set_config('lock_timeout', '1000ms', true);
+    PERFORM lock_briefly();
     SELECT * INTO v_run FROM runs WHERE run_id = p_run_id FOR NO KEY UPDATE;
     IF v_run.run_id IS NULL THEN
         verdict := 'unknown';
@@ -53,7 +53,7 @@ DECLARE
     v_run      runs;
     v_instance executor_instances;
 BEGIN
-    PERFORM set_config('lock_timeout', '1000ms', true);
+    PERFORM lock_briefly();
     SELECT * INTO v_run FROM runs WHERE run_id = p_run_id FOR NO KEY UPDATE;
     IF v_run.status IS DISTINCT FROM 'RUNNING' THEN
         SELECT r.verdict INTO verdict FROM retry(p_run_id, p_by) r;

@@ -16,7 +16,7 @@ DECLARE
     v_instance executor_instances;
 BEGIN
     BEGIN
-        PERFORM set_config('lock_timeout', '1000ms', true);
+        PERFORM lock_briefly();
         SELECT * INTO v_run FROM runs r WHERE r.run_id = p_run_id FOR NO KEY UPDATE;
         SELECT * INTO v_instance FROM executor_instances i
          WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt FOR NO KEY UPDATE;

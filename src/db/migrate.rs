@@ -28,6 +28,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/holder.sql"),
     include_str!("../../migrations/functions/append_event.sql"),
     include_str!("../../migrations/functions/commit_modes.sql"),
+    include_str!("../../migrations/functions/lock_briefly.sql"),
     include_str!("../../migrations/functions/brake.sql"),
     include_str!("../../migrations/functions/staleness.sql"),
     include_str!("../../migrations/functions/end_instance.sql"),

@@ -55,6 +55,19 @@ async fn a_dead_holders_fenced_transaction_is_named_and_ended_and_the_next_claim
     assert_eq!(database.value("SELECT count(*) FROM results"), "0", "a superseded transaction has committed");
 }
 
+/// An executor with a short attempt_timeout is cut off by its own statement_timeout, and must get that far before.
+#[tokio::test]
+async fn a_taker_in_a_hurry_names_and_ends_it_before_its_own_time_is_up() {
+    let (database, taker, tenure) = held("nightly").await;
+    let user = fenced(&database, "nightly", tenure).await;
+    database.age_heartbeat("nightly", 31.0);
+    taker.batch_execute("SET statement_timeout = '900ms'").await.unwrap();
+    let answer = taker.claim(&Ask::of("nightly")).await;
+    assert_eq!((answer.said().as_str(), answer.blocked_by), ("dead/locked", vec![user.backend]));
+    assert_ended(&user).await;
+    taker.claim(&Ask::of("nightly")).await.granted();
+}
+
 /// Its certificate has been filed, so no holder is left to be silent; but the transaction that it left open is.
 #[tokio::test]
 async fn a_fenced_transaction_of_one_that_was_certified_dead_is_ended_too() {
