@@ -24,6 +24,15 @@ BEGIN
             END;
         END IF;
     END LOOP;
+    -- They belong to all databases of the cluster, so whoever does this in another one meets us in the same rows, and one
+    -- of us would fail ("tuple concurrently updated"). A COMMENT locks its role until the transaction ends.
+    COMMENT ON ROLE systole_owner IS 'owns the tables and functions of systole, which run as it';
+    -- An administrator who is no superuser may give himself what he has created, and has to, to create as it.
+    IF NOT pg_has_role('systole_owner',
+        CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
+    THEN
+        GRANT systole_owner TO CURRENT_USER;
+    END IF;
     -- To see since when the server accepts writes, and to end the transaction of a dead executor that keeps its run locked.
     IF NOT (pg_has_role('systole_owner', 'pg_read_all_stats', 'MEMBER')
             AND pg_has_role('systole_owner', 'pg_signal_backend', 'MEMBER')) THEN

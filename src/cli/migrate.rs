@@ -6,7 +6,7 @@ use super::context;
 use super::exit::{Failure, code};
 use super::print;
 use super::settings::Settings;
-use crate::db::{MigrateOptions, migrate};
+use crate::db::{MigrateOptions, Migrated, migrate};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -32,6 +32,10 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
         for role in &done.roles_created {
             print::text(&format!("{} role {role}", would("created", "would create")));
         }
+        if done.handed_over {
+            let schema = config.schema()?;
+            print::text(&format!("{} schema {schema} to {schema}_owner", would("handed", "would hand")));
+        }
         for name in &done.applied {
             print::text(&format!("{} {name}", would("applied", "would apply")));
         }
@@ -41,7 +45,7 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
         if let (Some(version), false) = (&options.oldest_allowed, options.dry_run) {
             print::text(&format!("systole {version} is the oldest that may take up work from now on"));
         }
-        if done.applied.is_empty() && !done.functions_installed && done.roles_created.is_empty() {
+        if done == (Migrated { warnings: done.warnings.clone(), ..Migrated::default() }) {
             print::text("nothing to do: the schema is up to date");
         }
         for warning in &done.warnings {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::error::{DbError, chain};
@@ -78,6 +79,8 @@ pub struct Migrated {
     pub functions_installed: bool,
     /// The roles that were created.
     pub roles_created: Vec<String>,
+    /// Whether the schema was somebody else's, and is the owner role's now.
+    pub handed_over: bool,
     /// Warnings of the server, such as a right that could not be granted.
     pub warnings: Vec<String>,
 }
@@ -159,10 +162,25 @@ impl Problem {
         let target = target.describe();
         match self {
             Problem::Driver(error) => DbError::from_driver(target, &error, false).into(),
-            Problem::Refinery(error) => MigrateError::Failed { target, reason: chain(&error) },
+            Problem::Refinery(error) => match denial(&error) {
+                Some(denied) => DbError::from_driver(target, denied, false).into(),
+                None => MigrateError::Failed { target, reason: chain(&error) },
+            },
             Problem::Locked => MigrateError::Locked(target),
         }
     }
+}
+
+/// What the server says to one who is no member of the schema's owner.
+fn denial(error: &refinery::Error) -> Option<&tokio_postgres::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(denied) = cause.downcast_ref::<tokio_postgres::Error>() {
+            return (denied.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)).then_some(denied);
+        }
+        source = cause.source();
+    }
+    None
 }
 
 fn floor(text: &str) -> Result<Version, MigrateError> {
@@ -195,6 +213,7 @@ async fn bring_up_to_date(
     let mut done = Migrated::default();
     if options.roles {
         done.roles_created = roles::create(session).await?;
+        done.handed_over = roles::belongs_to_another(session).await?;
     }
     roles::become_owner(session, options.roles).await?;
     done.applied = apply(session).await?;
@@ -299,7 +318,8 @@ async fn look(session: &mut Session, options: &MigrateOptions) -> Result<Migrate
         Err(error) => return Err(error.into()),
     };
     let roles_created = if options.roles { roles::missing(session).await? } else { Vec::new() };
-    Ok(Migrated { applied, functions_installed, roles_created, warnings: Vec::new() })
+    let handed_over = options.roles && roles::belongs_to_another(session).await?;
+    Ok(Migrated { applied, functions_installed, roles_created, handed_over, warnings: Vec::new() })
 }
 
 fn functions_digest() -> String {

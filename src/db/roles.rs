@@ -24,26 +24,24 @@ pub(super) async fn create(session: &mut Session) -> Result<Vec<String>, Error> 
     Ok(missing)
 }
 
-/// Makes sure of the schema, and becomes its owner, so that all that is created belongs to one role.
-pub(super) async fn become_owner(session: &mut Session, roles: bool) -> Result<(), Error> {
+/// Whether there is a schema, and it is somebody else's than the owner role's.
+pub(super) async fn belongs_to_another(session: &Session) -> Result<bool, Error> {
+    let ours = format!("{}_owner", session.schema());
+    Ok(owner(session).await?.is_some_and(|owner| owner != ours))
+}
+
+async fn owner(session: &Session) -> Result<Option<String>, Error> {
     const FIND: &str = "-- roles.find_owner
         SELECT pg_get_userbyid(nspowner)::text AS owner FROM pg_namespace WHERE nspname = $1";
+    let found = session.query(FIND, &[(&session.schema().as_str(), Type::TEXT)]).await?;
+    Ok(found.first().map(|row| row.get("owner")))
+}
+
+/// Makes sure of the schema, and becomes its owner, so that all that is created belongs to one role.
+pub(super) async fn become_owner(session: &mut Session, roles: bool) -> Result<(), Error> {
     let schema = session.schema().clone();
-    let found = session.query(FIND, &[(&schema.as_str(), Type::TEXT)]).await?;
-    let owner: Option<String> = found.first().map(|row| row.get("owner"));
     let ours = format!("{schema}_owner");
-    if roles {
-        // An administrator who is no superuser may give himself what he has created, and has to.
-        run(
-            session,
-            "DO $$ BEGIN
-                 IF NOT pg_has_role('systole_owner',
-                     CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
-                 THEN GRANT systole_owner TO CURRENT_USER; END IF;
-             END $$",
-        )
-        .await?;
-    }
+    let owner = owner(session).await?;
     let owner = match owner {
         None if roles => {
             run(session, &format!("CREATE SCHEMA \"{schema}\" AUTHORIZATION systole_owner")).await?;
