@@ -9,6 +9,8 @@ mod support;
 mod ownership;
 mod pooled;
 mod pooled_direct;
+mod rights;
+mod roles;
 
 use std::process::Output;
 use std::time::Duration;
