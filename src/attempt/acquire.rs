@@ -78,6 +78,7 @@ pub(super) async fn acquire(
     let mut confirming: Option<Instant> = None;
     let mut announced = None;
     let mut deaths = DeathWatch::new(plan);
+    let mut request = request.clone();
     let mut news = coordinator.news();
     if waiting {
         // By the time the holder looks silent, our own heartbeats have long vouched for the clock.
@@ -86,7 +87,7 @@ pub(super) async fn acquire(
     loop {
         let claimed = async {
             file_deaths(coordinator, &plan.job.state, fleet_id).await?;
-            coordinator.claim(request).await
+            coordinator.claim(&request).await
         };
         let claim = match claimed.await {
             Ok(claim) => claim,
@@ -139,6 +140,8 @@ pub(super) async fn acquire(
         if until.is_none_or(|until| now >= until) {
             return Ok(Err(refusal));
         }
+        // Once is enough for the history, however often we look from here on.
+        request.note_refusal = false;
         if let Some(holder) = &claim.holder {
             deaths.watch(holder.instance_id);
         }

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod forced;
 mod ownership;
 mod pooled;
 mod pooled_direct;
