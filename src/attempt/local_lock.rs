@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::db::Target;
 use crate::identity::Identity;
 use crate::ids::RunId;
-use crate::state_dir::{StateDir, open_private};
+use crate::state_dir::{StateDir, open_private, read_private};
 
 /// The local lock of one run on one database.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl LocalLock {
 
     /// Who holds it, as that one has said; `None` if nobody does.
     pub(super) fn holder(&self) -> Option<String> {
-        let mut file = File::open(&self.path).ok()?;
+        let mut file = read_private(&self.path).ok()?;
         if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
             return None;
         }

@@ -63,9 +63,11 @@ fn users_file() -> Option<PathBuf> {
 
 fn parse(path: &Path, text: &str) -> Result<Values, FileError> {
     let path = || path.to_owned();
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| FileError::Malformed { path: path(), error: error.to_string() })?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        // Not its whole text: that shows the line, and there may be a password in it.
+        let line = text[..error.span().map_or(0, |span| span.start)].matches('\n').count() + 1;
+        FileError::Malformed { path: path(), error: format!("line {line}: {}", error.message()) }
+    })?;
     let mut values = Values::default();
     for (key, value) in table {
         if key == "commands" {

@@ -64,6 +64,9 @@ impl Guard {
             let strangers = children().into_iter().filter(|child| guards.all().all(|ours| ours != child)).collect();
             let mut command = Command::new("/proc/self/exe");
             command.arg0(PROCESS_NAME).arg("guard").stdin(Stdio::from(OwnedFd::from(theirs)));
+            // Not in the command's environment, nor in that of its init, which it can read in /proc/1. What else may be
+            // secret there, as the command's own DATABASE_URL, is its user's business.
+            command.env_remove("SYSTOLE_DATABASE_URL").env_remove("SYSTOLE_DIRECT_URL");
             if let Some(output) = &outlet.output {
                 command.stdout(output.try_clone()?).stderr(output.try_clone()?);
             }

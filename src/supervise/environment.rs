@@ -29,7 +29,7 @@ pub(crate) fn environment(of: &Surroundings<'_>) -> Vec<(OsString, Option<OsStri
         ("SYSTOLE_PREDECESSOR", of.predecessor.and_then(|(who, _)| set(who.to_owned()))),
         ("SYSTOLE_PREDECESSOR_CAUSE", of.predecessor.and_then(|(_, cause)| set(cause.to_owned()))),
         ("SYSTOLE_SOCKET", of.socket.map(|path| path.as_os_str().to_owned())),
-        // The command's own database, DATABASE_URL, is its own business.
+        // The guard was started without them. The command's own database, DATABASE_URL, is its own business.
         ("SYSTOLE_DATABASE_URL", None),
         ("SYSTOLE_DIRECT_URL", None),
     ]

@@ -10,8 +10,10 @@ mod forced;
 mod ownership;
 mod pooled;
 mod pooled_direct;
+mod private_files;
 mod rights;
 mod roles;
+mod secrets;
 
 use std::process::Output;
 use std::time::Duration;

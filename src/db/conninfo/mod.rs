@@ -82,7 +82,8 @@ pub(super) struct Environment<'a> {
 
 /// Whether a connection string holds a password itself. One that cannot be read is taken to hold one.
 pub fn holds_password(text: &str) -> bool {
-    parse::pairs(text).map_or(true, |pairs| pairs.iter().any(|(keyword, _)| keyword == "password"))
+    parse::pairs(text)
+        .map_or(true, |pairs| pairs.iter().any(|(keyword, _)| keyword == "password" || keyword == "sslpassword"))
 }
 
 impl Conninfo {

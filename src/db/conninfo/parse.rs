@@ -24,6 +24,10 @@ fn unreadable(reason: &str) -> InvalidTarget {
     InvalidTarget::Unreadable { reason: reason.to_owned() }
 }
 
+/// A password with a / in it ends the hosts, and what there is of it looks like a port, or a database. Not repeated.
+const CUT_SHORT: &str = "a port is not a number, or the database's name has an @ in it. \
+     In a password write %2F for /, %3F for ?, %23 for # and %40 for @";
+
 /// `[user[:password]@][host[:port],…][/dbname][?keyword=value&…]`
 fn url(rest: &str) -> Result<Pairs, InvalidTarget> {
     let mut pairs = Pairs::new();
@@ -46,6 +50,9 @@ fn url(rest: &str) -> Result<Pairs, InvalidTarget> {
         let (mut names, mut ports) = (Vec::new(), Vec::new());
         for host in hosts.split(',') {
             let (name, port) = host_and_port(host)?;
+            if !port.bytes().all(|byte| byte.is_ascii_digit()) || (database.contains('@') && !authority.contains('@')) {
+                return Err(unreadable(CUT_SHORT));
+            }
             names.push(decoded(name)?);
             ports.push(port);
         }
@@ -194,6 +201,8 @@ mod tests {
             "password='hunter2",
             "=hunter2",
             "postgresql://u:hunter2%00@h",
+            "postgresql://u:hunter2/x@h/d",
+            "postgresql://u:17/hunter2@h/d",
         ] {
             let error = pairs(text).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
