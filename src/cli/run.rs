@@ -144,7 +144,7 @@ fn refused(run_id: &RunId, refusal: Refusal) -> Result<u8, Failure> {
             let why = match reason.as_str() {
                 "rw_since_unknown" => {
                     "it cannot be told for how long PostgreSQL has accepted writes: grant pg_read_all_stats to the owner of \
-                     schema systole (systole doctor shows how)"
+                     its schema (systole doctor shows how)"
                 }
                 "brake" => "many hosts fell silent at once, so the database itself is suspected; try again in a while",
                 "clock_step" => "the database's clock has jumped; try again in a while",

@@ -163,7 +163,9 @@ impl Config {
     pub(crate) fn schema(&self) -> Result<Schema, ConfigError> {
         let text = self.text("schema").expect("it has a default");
         text.parse().map_err(|_| {
-            self.refuse("schema", "1 to 48 lower-case letters, digits and _, beginning with no digit and not with pg_")
+            let expected = "1 to 48 lower-case letters, digits and _, beginning with no digit and not with pg_, for a schema \
+                            that is systole's alone (so not public)";
+            self.refuse("schema", expected)
         })
     }
 

@@ -20,7 +20,8 @@ pub(super) async fn missing(session: &Session) -> Result<Vec<String>, Error> {
 /// Creates the roles that are missing, and returns which those were.
 pub(super) async fn create(session: &mut Session) -> Result<Vec<String>, Error> {
     let missing = missing(session).await?;
-    run(session, ROLES).await?;
+    let roles = session.schema().qualify(ROLES).into_owned();
+    session.client().batch_execute(&roles).await?;
     Ok(missing)
 }
 
@@ -44,15 +45,16 @@ pub(super) async fn become_owner(session: &mut Session, roles: bool) -> Result<(
     let owner = owner(session).await?;
     let owner = match owner {
         None if roles => {
-            run(session, &format!("CREATE SCHEMA \"{schema}\" AUTHORIZATION systole_owner")).await?;
+            session.client().batch_execute(&format!("CREATE SCHEMA \"{schema}\" AUTHORIZATION {ours}")).await?;
             ours
         }
         None => {
-            run(session, &format!("CREATE SCHEMA \"{schema}\"")).await?;
+            session.client().batch_execute(&format!("CREATE SCHEMA \"{schema}\"")).await?;
             return enter(session).await;
         }
         Some(owner) if roles && owner != ours => {
-            run(session, &OWN.replace("'systole'", &format!("'{schema}'"))).await?;
+            let own = schema.qualify(OWN).replace("'systole'", &format!("'{schema}'"));
+            session.client().batch_execute(&own).await?;
             ours
         }
         Some(owner) => owner,
@@ -69,7 +71,7 @@ pub(super) async fn become_owner(session: &mut Session, roles: bool) -> Result<(
 /// Tables and functions are created in the first schema of the path, and functions pin it.
 async fn enter(session: &mut Session) -> Result<(), Error> {
     let path = format!("SET search_path TO \"{}\", pg_temp", session.schema());
-    run(session, &path).await
+    session.client().batch_execute(&path).await
 }
 
 /// Gives each role its rights, if the roles are there.
@@ -77,9 +79,10 @@ pub(super) async fn grant(session: &mut Session) -> Result<(), Error> {
     if !missing(session).await?.is_empty() {
         return Ok(());
     }
+    let schema = session.schema().clone();
     // Named without a dot there, so the schema is put in by itself.
-    let grants = GRANTS.replace("SCHEMA systole ", &format!("SCHEMA \"{}\" ", session.schema()));
-    run(session, &format!("BEGIN; {grants}; COMMIT")).await
+    let grants = schema.qualify(GRANTS).replace("SCHEMA systole ", &format!("SCHEMA \"{schema}\" "));
+    session.client().batch_execute(&format!("BEGIN; {grants}; COMMIT")).await
 }
 
 /// What the owner lacks, and only a superuser can give.
@@ -91,9 +94,4 @@ pub(super) async fn warnings(session: &Session) -> Result<Vec<String>, Error> {
     let owner = format!("{}_owner", session.schema());
     let warning = |right: &str| format!("{owner} lacks {right}; as a superuser: GRANT {right} TO {owner};");
     Ok(rows.iter().map(|row| warning(row.get(0))).collect())
-}
-
-async fn run(session: &mut Session, script: &str) -> Result<(), Error> {
-    let script = session.schema().qualify(script).into_owned();
-    session.client().batch_execute(&script).await
 }

@@ -13,6 +13,7 @@ mod pooled_direct;
 mod private_files;
 mod rights;
 mod roles;
+mod schemas;
 mod secrets;
 
 use std::process::Output;
