@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod floors;
 mod forced;
 mod ownership;
 mod pooled;
@@ -15,6 +16,7 @@ mod rights;
 mod roles;
 mod schemas;
 mod secrets;
+mod versions;
 
 use std::process::Output;
 use std::time::Duration;

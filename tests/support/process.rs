@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -73,6 +73,11 @@ impl Systole {
     pub fn with(mut self, name: &str, value: &str) -> Systole {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// By another build of the program.
+    pub fn program(self, program: &Path) -> Systole {
+        Systole { program: program.to_owned(), ..self }
     }
 
     /// A tenth of the default timing and some: frozen after 1.5 s, stale after 4 s.
