@@ -8,6 +8,7 @@ mod support;
 
 mod floors;
 mod forced;
+mod hints;
 mod ownership;
 mod pooled;
 mod pooled_direct;
