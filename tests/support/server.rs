@@ -1,5 +1,7 @@
 //! One private PostgreSQL per test process, ended when that process ends, however it ends; a database per test.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -7,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use systole::db::embedded::{Cluster, Endpoint, Options};
+use systole::db::embedded::{Cluster, Endpoint, Options, StopMode};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::eventually;
@@ -85,21 +87,11 @@ impl Database {
 
     /// A whole server of a test's own, for tests that restart it. The folder is removed with the returned guard.
     pub fn on_own_server() -> (Database, OwnServer) {
-        let folder = tempfile::Builder::new().prefix("systole-own-").tempdir().expect("a folder");
-        let dir = folder.path().join("cluster");
-        // The server's account must be able to walk there.
-        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
-        let cluster = Cluster::at(dir).with(Options { durable: false });
-        let endpoint = cluster.ensure_running().expect("a server of its own");
-        let url = endpoint.url();
+        let (database, own) = OwnServer::started(OwnServer::empty_folder());
         runtime().block_on(async {
-            systole::db::migrate(&url.parse().expect("a url"), &Default::default()).await.expect("migrated");
+            systole::db::migrate(&database.url.parse().expect("a url"), &Default::default()).await.expect("migrated");
         });
-        let leash = leash(cluster.status().expect("status").running.expect("it runs"), folder.path());
-        (
-            Database { url, name: "systole".to_owned(), endpoint: endpoint.clone() },
-            OwnServer { cluster, endpoint, _leashes: vec![leash], folder },
-        )
+        (database, own)
     }
 
     /// The same for whoever cannot enter the folder of the server's socket.
@@ -206,9 +198,45 @@ pub struct OwnServer {
 }
 
 impl OwnServer {
+    fn empty_folder() -> tempfile::TempDir {
+        let folder = tempfile::Builder::new().prefix("systole-own-").tempdir().expect("a folder");
+        // The server's account must be able to walk there.
+        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("chmod");
+        folder
+    }
+
+    fn started(folder: tempfile::TempDir) -> (Database, OwnServer) {
+        let cluster = Cluster::at(folder.path().join("cluster")).with(Options { durable: false });
+        let endpoint = cluster.ensure_running().expect("a server of its own");
+        let leash = leash(cluster.status().expect("status").running.expect("it runs"), folder.path());
+        let database = Database { url: endpoint.url(), name: "systole".to_owned(), endpoint: endpoint.clone() };
+        (database, OwnServer { cluster, endpoint, _leashes: vec![leash], folder })
+    }
+
+    /// A server that follows this one, from a copy of it. This one is down for a moment.
+    pub fn standby(&mut self) -> (Database, OwnServer) {
+        let folder = OwnServer::empty_folder();
+        self.cluster.stop(StopMode::Fast).expect("stop");
+        let copied = Command::new("cp").arg("-a").arg(self.folder.path().join("cluster")).arg(folder.path()).status();
+        assert!(copied.expect("cp is everywhere").success(), "it cannot be copied");
+        // It takes one of its own.
+        fs::remove_file(folder.path().join("cluster/port")).expect("remove");
+        self.start();
+        let Endpoint { socket_dir, port, user, .. } = &self.endpoint;
+        let primary = format!("primary_conninfo = 'host={} port={port} user={user}'\n", socket_dir.display());
+        write_as_the_server(&folder.path().join("cluster/data"), "postgresql.auto.conf", &primary);
+        write_as_the_server(&folder.path().join("cluster/data"), "standby.signal", "");
+        OwnServer::started(folder)
+    }
+
+    /// Writes a file into the data folder, for nobody but the server.
+    pub fn write(&self, name: &str, text: &str) {
+        write_as_the_server(&self.folder.path().join("cluster/data"), name, text);
+    }
+
     /// Ends it at once, as a crash would.
     pub fn crash(&self) {
-        self.cluster.stop(systole::db::embedded::StopMode::Immediate).expect("stop");
+        self.cluster.stop(StopMode::Immediate).expect("stop");
     }
 
     /// Starts it again, on the same socket and port.
@@ -260,8 +288,15 @@ impl Drop for Hung {
     }
 }
 
+fn write_as_the_server(data: &std::path::Path, name: &str, text: &str) {
+    let (path, owner) = (data.join(name), fs::metadata(data).expect("it was made"));
+    fs::write(&path, text).expect("write");
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("chmod");
+    chown(&path, Some(owner.uid()), Some(owner.gid())).expect("chown");
+}
+
 impl Drop for OwnServer {
     fn drop(&mut self) {
-        let _ = self.cluster.stop(systole::db::embedded::StopMode::Immediate);
+        let _ = self.cluster.stop(StopMode::Immediate);
     }
 }
