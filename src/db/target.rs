@@ -216,7 +216,11 @@ impl Target {
         let endpoint = &self.endpoints[server];
         let mut config = self.base.clone();
         // Keepalives do not notice a query in flight into a dead link; this does.
-        config.tcp_user_timeout(attempt_timeout).connect_timeout(attempt_timeout).port(endpoint.port);
+        config.tcp_user_timeout(attempt_timeout).port(endpoint.port);
+        // Each address of a name has two thirds of an attempt: the next one has its chance within it, or is where the
+        // next attempt begins. Were it all of it, the next one would be begun and cut off in the same instant, and
+        // passed over for ever.
+        config.connect_timeout(attempt_timeout * 2 / 3);
         match &endpoint.place {
             Place::Tcp { host, address } => {
                 config.host(host);

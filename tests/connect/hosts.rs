@@ -3,6 +3,8 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+
 use super::server::{Server, by_tcp, terminate, worker};
 use super::support::{Database, Systole, eventually};
 use super::{PASSWORD, SOON, STATUS, assert_good, assert_told, told, user};
@@ -29,6 +31,21 @@ impl BlackHole {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         BlackHole { port: listener.local_addr().unwrap().port(), _listener: listener.into(), _waiting: Vec::new() }
     }
+
+    /// Not even that: those that wait there already are all it takes.
+    fn full() -> BlackHole {
+        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&listener, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listen(&listener, 0).unwrap();
+        let listener = TcpListener::from(listener);
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            waiting.push(stream);
+            assert!(waiting.len() < 10, "it never fills");
+        }
+        BlackHole { port: address.port(), _listener: listener.into(), _waiting: waiting }
+    }
 }
 
 /// This one first, and then the one that has `database`.
@@ -41,7 +58,8 @@ fn behind(port: u16, database: &Database) -> String {
 fn a_server_that_says_nothing_costs_one_attempt_and_only_once() {
     let database = Database::new();
     worker(&database, "wanderer");
-    for (hole, cost) in [(BlackHole::silent(), ATTEMPT), (BlackHole::silent(), ATTEMPT)] {
+    // Of the second one it is known that it does not even connect.
+    for (hole, cost) in [(BlackHole::silent(), ATTEMPT), (BlackHole::full(), ATTEMPT * 2 / 3)] {
         let host = patient(user(&database, &format!("{} user=wanderer", behind(hole.port, &database))));
         let begun = Instant::now();
         assert_good(&host.output(&STATUS));
@@ -66,6 +84,20 @@ fn a_server_that_says_nothing_costs_one_attempt_and_only_once() {
         assert!(!running.errors().contains("The command is"), "{}", running.errors());
         drop(running);
         eventually("its end", SOON, || host.output(&["run", "r", "--", "true"]).status.success().then_some(()));
+    }
+}
+
+#[test]
+fn several_that_say_nothing_are_passed_over_one_by_one() {
+    let database = Database::new();
+    worker(&database, "patient");
+    let (_, own) = database.url.rsplit_once("port=").unwrap();
+    for holes in [[BlackHole::full(), BlackHole::full()], [BlackHole::full(), BlackHole::silent()]] {
+        let [one, two] = holes.each_ref().map(|hole| hole.port);
+        let url = format!("host=127.0.0.1,127.0.0.1,127.0.0.1 port={one},{two},{own} user=patient");
+        let begun = Instant::now();
+        assert_good(&patient(user(&database, &format!("{url} dbname={}", database.name))).output(&STATUS));
+        assert!(begun.elapsed() < ATTEMPT * 2, "{:?}", begun.elapsed());
     }
 }
 
