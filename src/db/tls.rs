@@ -227,7 +227,12 @@ fn roots_in(path: &Path) -> Result<RootCertStore, String> {
 }
 
 fn revoked_in(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-    CertificateRevocationListDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| error.to_string())
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_file_iter(path).and_then(Iterator::collect);
+    match lists {
+        Ok(lists) if lists.is_empty() => Err("there is no revocation list in it (PEM is expected)".to_owned()),
+        Ok(lists) => Ok(lists),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// As libpq has it: nobody else may read a key, but root's may be shared with a group.
