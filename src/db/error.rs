@@ -138,6 +138,11 @@ impl DbError {
     pub(crate) fn from_driver(target: String, error: &tokio_postgres::Error, dialling: bool) -> DbError {
         let Some(answer) = error.as_db_error() else {
             let reason = chain(error);
+            // The driver's own words, here and below; there is no other sign.
+            if reason.contains("unsupported authentication method") {
+                let message = "it asks for GSSAPI, SSPI or Kerberos, and systole has none of them".to_owned();
+                return DbError::Refused { target, message };
+            }
             if let Some(reason) = distrust(error, &reason) {
                 return DbError::Untrusted { target, reason };
             }
@@ -168,6 +173,16 @@ fn distrust(error: &tokio_postgres::Error, words: &str) -> Option<String> {
             "it does not speak TLS. Turn on ssl there, or write sslmode=disable if the network itself is trusted"
                 .to_owned(),
         );
+    }
+    if words.contains("server did not use channel binding") {
+        return Some(
+            "it did not bind our password to the TLS channel, as channel_binding=require demands. It has to ask for \
+             scram-sha-256 in its pg_hba.conf, and to speak TLS"
+                .to_owned(),
+        );
+    }
+    if let Some((_, what)) = words.split_once("authentication error: ") {
+        return Some(format!("it cannot show that it knows our password ({what}): look at what is answering there"));
     }
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,10 +1,13 @@
 //! What a client has to prove: by a certificate, by a password, by a password that is bound to the channel.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use super::certificates::{Certified, Flaw};
-use super::server::worker;
-use super::support::eventually;
+use super::server::{by_tcp, worker};
+use super::support::{Database, eventually};
 use super::tls::{self, Client};
-use super::{SOON, assert_good, assert_told, write};
+use super::{PASSWORD, SOON, STATUS, assert_good, assert_told, user, write};
 
 /// Gives the user a certificate and its key, as `name.crt` and `name.key`.
 fn give(client: &Client, name: &str, certified: &Certified) {
@@ -82,4 +85,48 @@ fn a_password_bound_to_the_channel_is_not_given_without_it() {
     assert_good(&client.asks(&format!("host=db.example {bound} ssl_max_protocol_version=TLSv1.2")));
     // It shows that both ends see the same certificate, whoever has signed it.
     assert_good(&client.asks("host=localhost channel_binding=require"));
+    // A server that asks for the password itself, or for nothing at all, has not shown anything.
+    for role in ["by_text", "by_trust"] {
+        worker(&server.server.database, role);
+        let asked = client.asks(&format!("host=db.example user={role} {bound}"));
+        assert_told(&asked, 78, &["is not trusted", "channel_binding"]);
+        assert_good(&client.asks(&format!("host=db.example user={role} sslrootcert=@ours.crt")));
+    }
+}
+
+/// A server that asks for GSSAPI, and says no more.
+fn asking_for_gssapi() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut length = [0; 4];
+        client.read_exact(&mut length).unwrap();
+        let mut rest = vec![0; u32::from_be_bytes(length) as usize - length.len()];
+        client.read_exact(&mut rest).unwrap();
+        client.write_all(b"R\0\0\0\x08\0\0\0\x07").unwrap();
+        client.read_to_end(&mut rest)
+    });
+    port
+}
+
+#[test]
+fn a_way_to_log_in_that_we_have_not_is_named() {
+    let database = Database::new();
+    let url = format!("host=127.0.0.1 port={} dbname=x user=y sslmode=disable", asking_for_gssapi());
+    assert_told(&user(&database, &url).output(&STATUS), 78, &["GSSAPI", "pg_hba.conf"]);
+}
+
+#[test]
+fn without_tls_there_is_no_channel_to_bind_to() {
+    let database = Database::new();
+    worker(&database, "unbound");
+    let by = |rest: &str| {
+        let host = user(&database, &format!("{} user=unbound {rest}", by_tcp(&database)));
+        host.with("PGPASSWORD", PASSWORD).output(&STATUS)
+    };
+    assert_good(&by(""));
+    for mode in ["", "sslmode=disable"] {
+        assert_told(&by(&format!("channel_binding=require {mode}")), 78, &["is not trusted", "channel_binding"]);
+    }
 }
