@@ -73,6 +73,12 @@ impl Target {
         if endpoints.iter().any(|endpoint| endpoint.mode >= Mode::Require) {
             tls.check(&conninfo)?;
         }
+        let in_plain_text =
+            |endpoint: &Endpoint| matches!(endpoint.place, Place::Tcp { .. }) && endpoint.mode < Mode::Require;
+        if tls.direct && endpoints.iter().any(in_plain_text) {
+            let expected = "postgres, unless TLS is a must with every server: sslmode=require or stronger";
+            return Err(conninfo.refuse("sslnegotiation", "direct", expected));
+        }
         let random = conninfo.read("load_balance_hosts", "disable or random", |text| match text {
             "disable" => Some(false),
             "random" => Some(true),

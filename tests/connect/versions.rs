@@ -1,9 +1,10 @@
 //! How TLS begins: its versions, and whether it is asked for in plain text first.
 
 use super::certificates::Flaw;
-use super::server::Server;
+use super::server::{Server, by_tcp};
+use super::support::Database;
 use super::tls::{self, TlsServer};
-use super::{assert_good, assert_told};
+use super::{PASSWORD, STATUS, assert_good, assert_told, user};
 
 /// Puts a setting of the server's back when it is dropped.
 struct Set<'a>(&'a Server, &'static str);
@@ -57,5 +58,15 @@ fn tls_without_asking_first_needs_a_server_that_knows_it() {
         // It takes the first byte for a length, and hangs up.
         eprintln!("skipped: sslnegotiation=direct with a server that knows it, which takes PostgreSQL 17");
         assert_ne!(by("db.example").status.code(), Some(0));
+    }
+}
+
+#[test]
+fn tls_without_asking_first_is_not_for_those_who_can_do_without() {
+    let database = Database::new();
+    for mode in ["", "sslmode=prefer", "sslmode=allow", "sslmode=disable"] {
+        let host = user(&database, &format!("{} user=nobody sslnegotiation=direct {mode}", by_tcp(&database)));
+        let asked = host.with("PGPASSWORD", PASSWORD).output(&STATUS);
+        assert_told(&asked, 78, &["sslnegotiation", "sslmode=require"]);
     }
 }
