@@ -206,7 +206,7 @@ fn distrust_in(error: &rustls::Error) -> String {
             Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
                 ("its certificate is not valid yet", "set the clock here, if that is what is wrong")
             }
-            Wrong::UnknownIssuer => (
+            wrong if *wrong == Wrong::UnknownIssuer || is_an_authoritys(wrong) => (
                 "its certificate is signed by nobody we know",
                 "name its CA's certificate with sslrootcert=FILE, also if it is signed by itself",
             ),
@@ -229,6 +229,11 @@ fn distrust_in(error: &rustls::Error) -> String {
         _ => ("TLS with it failed", "look at its log"),
     };
     format!("{what} ({error}): {remedy}")
+}
+
+/// Of a server that shows the certificate of an authority, most likely signed by itself. The words are all there is.
+fn is_an_authoritys(wrong: &rustls::CertificateError) -> bool {
+    matches!(wrong, rustls::CertificateError::Other(reason) if reason.to_string().contains("CaUsedAsEndEntity"))
 }
 
 /// An error with all its causes: `tokio_postgres::Error` alone prints only "db error".

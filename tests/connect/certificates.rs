@@ -26,6 +26,9 @@ pub(crate) enum Flaw {
     NotYetValid,
     /// Signed by itself, and by no authority.
     SelfSigned,
+    /// The same, as `openssl req -x509` makes it: an authority besides.
+    SelfSignedAuthority,
+    ExpiredSelfSignedAuthority,
 }
 
 impl Authority {
@@ -45,11 +48,14 @@ impl Authority {
     pub(crate) fn server(&self, flaw: Flaw) -> Certified {
         let mut params = named("a server", &["db.example"]);
         match flaw {
-            Flaw::Expired => params.not_after = date_time_ymd(2020, 1, 1),
+            Flaw::Expired | Flaw::ExpiredSelfSignedAuthority => params.not_after = date_time_ymd(2020, 1, 1),
             Flaw::NotYetValid => params.not_before = date_time_ymd(4000, 1, 1),
-            Flaw::None | Flaw::SelfSigned => {}
+            Flaw::None | Flaw::SelfSigned | Flaw::SelfSignedAuthority => {}
         }
-        self.certified(params, flaw == Flaw::SelfSigned)
+        if matches!(flaw, Flaw::SelfSignedAuthority | Flaw::ExpiredSelfSignedAuthority) {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        self.certified(params, !matches!(flaw, Flaw::None | Flaw::Expired | Flaw::NotYetValid))
     }
 
     /// One for the user of this name.

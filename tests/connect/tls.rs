@@ -142,14 +142,19 @@ fn a_certificate_that_is_no_longer_or_not_yet_valid_is_refused_with_the_reason()
 
 #[test]
 fn a_certificate_signed_by_itself_is_trusted_if_it_is_named() {
-    let Some(server) = server(Flaw::SelfSigned) else { return };
-    let client = server.client();
-    for trusted in ["sslrootcert=@ours.crt", "sslrootcert=@strangers.crt"] {
-        let asked = client.asks(&format!("host=db.example {trusted}"));
-        assert_told(&asked, 78, &["db.example", "is not trusted", "sslrootcert=FILE"]);
+    for flaw in [Flaw::SelfSigned, Flaw::SelfSignedAuthority] {
+        let Some(server) = server(flaw) else { return };
+        let client = server.client();
+        for trusted in ["sslrootcert=@ours.crt", "sslrootcert=@strangers.crt"] {
+            let asked = client.asks(&format!("host=db.example {trusted}"));
+            assert_told(&asked, 78, &["db.example", "is not trusted", "sslrootcert=FILE"]);
+        }
+        assert_good(&client.asks("host=db.example sslrootcert=@shown.crt"));
+        assert_told(&client.asks("host=other.example sslrootcert=@shown.crt"), 78, &["for another name"]);
+        assert_good(&client.asks("host=other.example sslmode=verify-ca sslrootcert=@shown.crt"));
     }
-    assert_good(&client.asks("host=db.example sslrootcert=@shown.crt"));
-    assert_told(&client.asks("host=other.example sslrootcert=@shown.crt"), 78, &["for another name"]);
+    let Some(server) = server(Flaw::ExpiredSelfSignedAuthority) else { return };
+    assert_told(&server.client().asks("host=db.example sslrootcert=@shown.crt"), 78, &["has expired"]);
 }
 
 #[test]
