@@ -41,7 +41,10 @@ pub enum DbError {
         message: String,
     },
     /// Wrong user, password, database name or pg_hba rule. Only a person can mend it.
-    #[error("PostgreSQL {target} refuses us: {message}. Check user, password and database in the URL, and pg_hba.conf")]
+    #[error(
+        "PostgreSQL {target} refuses us: {message}. Check user, password (or sslcert) and database in the URL, and \
+         pg_hba.conf"
+    )]
     Refused {
         /// Which database, without secrets.
         target: String,
@@ -197,7 +200,7 @@ fn distrust(error: &tokio_postgres::Error, words: &str) -> Option<String> {
 }
 
 fn distrust_in(error: &rustls::Error) -> String {
-    use rustls::{AlertDescription, CertificateError as Wrong, Error as Tls};
+    use rustls::{AlertDescription, CertificateError as Wrong, Error as Tls, PeerIncompatible as Peer};
     let (what, remedy) = match error {
         Tls::InvalidCertificate(wrong) => match wrong {
             Wrong::Expired | Wrong::ExpiredContext { .. } => {
@@ -217,6 +220,11 @@ fn distrust_in(error: &rustls::Error) -> String {
             Wrong::Revoked => ("its certificate was revoked", "look at who is answering there"),
             _ => ("its certificate cannot be verified", "look at it with: openssl s_client -starttls postgres"),
         },
+        Tls::AlertReceived(AlertDescription::ProtocolVersion)
+        | Tls::PeerIncompatible(Peer::ServerDoesNotSupportTls12Or13 | Peer::ServerTlsVersionIsDisabledByOurConfig) => (
+            "it speaks no version of TLS that may be used",
+            "compare ssl_min_protocol_version and ssl_max_protocol_version here with those of its settings",
+        ),
         Tls::AlertReceived(
             AlertDescription::CertificateRequired
             | AlertDescription::UnknownCA

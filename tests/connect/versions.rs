@@ -33,12 +33,12 @@ fn a_version_of_tls_below_what_was_asked_for_is_refused() {
     {
         let _old = Set::to(&server, "ssl_max_protocol_version", "TLSv1.2");
         assert_good(&by(""));
-        assert_told(&by("ssl_min_protocol_version=TLSv1.3"), 78, &["db.example", "is not trusted"]);
+        assert_told(&by("ssl_min_protocol_version=TLSv1.3"), 78, &["db.example", "is not trusted", "version"]);
     }
     {
         let _new = Set::to(&server, "ssl_min_protocol_version", "TLSv1.3");
         assert_good(&by("ssl_min_protocol_version=TLSv1.3"));
-        assert_told(&by("ssl_max_protocol_version=TLSv1.2"), 78, &["db.example", "is not trusted"]);
+        assert_told(&by("ssl_max_protocol_version=TLSv1.2"), 78, &["db.example", "is not trusted", "version"]);
     }
     let crossed = by("ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2");
     assert_told(&crossed, 78, &["ssl_max_protocol_version", "ssl_min_protocol_version"]);
