@@ -46,8 +46,10 @@ impl Session {
                     target.answered(server);
                     return Ok(opened);
                 }
-                // What another server might do better. A wrong password is wrong everywhere.
-                Err(error) if error.is_transient() => failure = Some(worse(failure, error)),
+                // What another server might do better. A wrong password is wrong everywhere; a certificate is one server's.
+                Err(error) if error.is_transient() || matches!(error, DbError::Untrusted { .. }) => {
+                    failure = Some(worse(failure, error));
+                }
                 Err(error) => {
                     target.answered(server);
                     return Err(error);
@@ -191,9 +193,11 @@ fn lacks_password(error: &Error) -> bool {
     chain(error).contains("password missing")
 }
 
-/// Of several failures the one that says most: a server that answered and does not serve, before one that is silent.
+/// Of several failures the one that says most: a server that is not trusted, which time does not mend; one that answered
+/// and does not serve; one that is silent.
 fn worse(before: Option<DbError>, now: DbError) -> DbError {
     match (before, now) {
+        (Some(before @ DbError::Untrusted { .. }), _) => before,
         (Some(before @ (DbError::ReadOnly { .. } | DbError::Unavailable { .. })), DbError::Unreachable { .. }) => {
             before
         }

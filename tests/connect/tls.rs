@@ -158,6 +158,21 @@ fn a_certificate_signed_by_itself_is_trusted_if_it_is_named() {
 }
 
 #[test]
+fn a_server_that_is_not_trusted_stands_in_nobodys_way() {
+    let Some(server) = server(Flaw::None) else { return };
+    let client = server.client();
+    let several = |hosts: &str, ports: &str| {
+        client.asks(&format!("host={hosts} hostaddr=127.0.0.1,127.0.0.1 port={ports} sslrootcert=@ours.crt"))
+    };
+    let port = server.server.port();
+    assert_good(&several("other.example,db.example", &format!("{port},{port}")));
+    // But if there is no better one, it is what a person has to hear of.
+    let name = &["is not trusted", "for another name"];
+    assert_told(&several("other.example,db.example", &format!("{port},1")), 78, name);
+    assert_told(&several("db.example,other.example", &format!("1,{port}")), 78, name);
+}
+
+#[test]
 fn whoever_asks_for_less_than_proof_is_told_so() {
     let Some(server) = server(Flaw::None) else { return };
     let client = server.client();
