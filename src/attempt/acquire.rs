@@ -51,9 +51,11 @@ pub(super) async fn greet(
 ) -> Result<Result<Hello, Refusal>, DbError> {
     let give_up = give_up_at(plan.patience);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
+    let mut told = false;
     loop {
         match coordinator.hello().await {
             Err(error) if error.is_transient() && give_up.is_some_and(|at| Instant::now() < at) => {
+                say_once(&mut told, plan, &error);
                 let again = Instant::now() + backoff.next_delay();
                 tokio::select! {
                     () = sleep_until(again) => {}
@@ -77,6 +79,7 @@ pub(super) async fn acquire(
     let give_up = give_up_at(plan.patience);
     let mut confirming: Option<Instant> = None;
     let mut announced = None;
+    let mut told = false;
     let mut deaths = DeathWatch::new(plan);
     let mut request = request.clone();
     let mut news = coordinator.news();
@@ -90,8 +93,12 @@ pub(super) async fn acquire(
             coordinator.claim(&request).await
         };
         let claim = match claimed.await {
-            Ok(claim) => claim,
+            Ok(claim) => {
+                told = false;
+                claim
+            }
             Err(error) if error.is_transient() && waiting && give_up.is_some_and(|at| Instant::now() < at) => {
+                say_once(&mut told, plan, &error);
                 tokio::select! {
                     () = tokio::time::sleep(LOOK_INTERVAL) => continue,
                     signal = ending_signal(signals) => return Ok(Err(Refusal::Interrupted { signal })),
@@ -239,6 +246,13 @@ fn give_up_at(patience: Patience) -> Option<Instant> {
         Patience::None => None,
         Patience::For(span) => Some(Instant::now() + span),
         Patience::Endless => Some(Instant::from_nanos(u64::MAX)),
+    }
+}
+
+/// Tells what is waited for, once for as long as it lasts.
+fn say_once(told: &mut bool, plan: &Plan, error: &DbError) {
+    if !std::mem::replace(told, true) {
+        plan.say(format_args!("waiting for the database: {error}"));
     }
 }
 

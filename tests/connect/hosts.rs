@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
 
 use super::server::{Server, by_tcp, terminate, worker};
-use super::support::{Database, Systole, eventually};
+use super::support::{Database, Running, Systole, eventually};
 use super::{PASSWORD, SOON, STATUS, assert_good, assert_told, told, user};
 
 /// Bound of one try in these tests: long for a computer, and F leaves room for three.
@@ -147,6 +147,16 @@ fn a_standby_is_passed_over_and_alone_it_is_named() {
     assert_good(&alone("").output(&STATUS));
 }
 
+#[track_caller]
+fn assert_waits_until(waiter: &mut Running, free: impl FnOnce()) {
+    waiter.wait_for_errors("waiting for the database: PostgreSQL", SOON);
+    assert!(waiter.errors().contains("cannot serve us now"), "{}", waiter.errors());
+    assert_eq!(waiter.output(), "");
+    free();
+    assert_eq!(waiter.code(SOON), 0, "{}", waiter.errors());
+    assert_eq!(waiter.output(), "ran\n");
+}
+
 #[test]
 fn a_server_that_is_full_is_named_and_waited_for_by_whoever_waits() {
     let database = Database::new();
@@ -158,6 +168,10 @@ fn a_server_that_is_full_is_named_and_waited_for_by_whoever_waits() {
     assert_told(&run, 69, &["too many connections"]);
     let waited = host.output(&["run", "--wait=500ms", "r", "--", "echo", "never"]);
     assert_eq!(waited.status.code(), Some(69), "{}", told(&waited));
+    let mut waiter = host.start(&["run", "--wait", "r", "--", "echo", "ran"]);
+    assert_waits_until(&mut waiter, || {
+        database.sql("ALTER ROLE limited CONNECTION LIMIT -1");
+    });
 }
 
 #[test]
@@ -171,5 +185,9 @@ fn a_server_without_a_free_place_is_as_one_that_is_full() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let taken: Vec<_> = (0..7).map(|_| runtime.block_on(server.database.connect())).collect();
     assert_told(&host.output(&STATUS), 69, &["cannot serve us now", "connection"]);
-    drop((taken, runtime));
+    let mut waiter = host.start(&["run", "--wait", "r", "--", "echo", "ran"]);
+    assert_waits_until(&mut waiter, || {
+        drop(taken);
+        drop(runtime);
+    });
 }
