@@ -141,7 +141,10 @@ impl From<AttemptError> for Failure {
             AttemptError::Connect(error) => error.into(),
             AttemptError::Db(error) | AttemptError::Acquire(AcquireError::Db(error)) => error.into(),
             AttemptError::State(error) => error.into(),
-            AttemptError::Acquire(AcquireError::Unacknowledged(_)) => Failure::new(code::UNREACHABLE, error),
+            AttemptError::Acquire(AcquireError::Unacknowledged { ref trouble, .. }) => {
+                let code = trouble.clone().map_or(code::UNREACHABLE, |trouble| Failure::from(trouble).code);
+                Failure::new(code, error)
+            }
             AttemptError::Acquire(AcquireError::LostAtOnce) => Failure::new(code::LOST, error),
             AttemptError::Guard(GuardError::Unready(_)) => Failure::new(code::CONFIG, error),
             other => Failure::new(code::BUG, other),

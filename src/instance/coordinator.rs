@@ -77,8 +77,17 @@ pub enum AcquireError {
     #[error("the run was granted, and lost before its first heartbeat")]
     LostAtOnce,
     /// It was granted, but no heartbeat was acknowledged within `fence_after`. It is given back.
-    #[error("the run was granted, but PostgreSQL acknowledged no heartbeat within {}; it is given back", humantime::format_duration(*.0))]
-    Unacknowledged(Duration),
+    #[error(
+        "the run was granted, but PostgreSQL acknowledged no heartbeat within {}{}; it is given back",
+        humantime::format_duration(*.after),
+        .trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default()
+    )]
+    Unacknowledged {
+        /// That `fence_after`.
+        after: Duration,
+        /// What came instead of the last answer, if it is known.
+        trouble: Option<DbError>,
+    },
     /// The heartbeat thread is gone: a bug of ours.
     #[error("the heartbeat thread has ended")]
     Stopped,
@@ -202,12 +211,18 @@ impl Coordinator {
             due: Instant::now(),
         };
         self.operations.send(Op::Hold(held)).await.map_err(|_| AcquireError::Stopped)?;
+        let after = self.timing.fence_after;
         let first = state.wait_for(|state| state.trusted_until.is_some() || state.lost.is_some());
-        match tokio::time::timeout(self.timing.fence_after, first).await {
+        match tokio::time::timeout(after, first).await {
             Ok(Ok(state)) if state.lost.is_none() => {}
             Ok(Ok(_)) => return Err(AcquireError::LostAtOnce),
             Ok(Err(_)) => return Err(AcquireError::Stopped),
-            Err(_) => return Err(AcquireError::Unacknowledged(self.timing.fence_after)),
+            Err(_) => {
+                let trouble = lease.state.borrow().trouble.clone();
+                // Our caller may end as soon as he hears of it, and with him whatever is left to do behind his back.
+                let _ = tokio::time::timeout(self.timing.attempt_timeout, lease.release()).await;
+                return Err(AcquireError::Unacknowledged { after, trouble });
+            }
         }
         Ok(lease)
     }

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use super::server::{Server, by_tcp, terminate, worker};
 use super::support::{Database, Systole, boottime_ms, throughout};
 use super::trees::{Probe, ends};
-use super::{PASSWORD, SOON, user};
+use super::{PASSWORD, SOON, assert_told, user};
 
 /// As whom, with timing that is a tenth of the default; but there is time to go on from where nothing can be kept frozen.
 fn host(database: &Database, role: &str) -> Systole {
@@ -71,6 +71,11 @@ fn a_role_that_has_lost_its_rights_is_told_which() {
         let mend = || drop(database.sql(&format!("GRANT {what} TO systole_worker")));
         assert_outlived((&database, &host, run_id), trouble, &words, mend);
     }
+    // Before it has begun: what is granted and cannot be kept is given back.
+    database.sql("REVOKE EXECUTE ON FUNCTION systole.beat FROM systole_worker");
+    let begun = host.output(&["run", "r", "--", "echo", "never"]);
+    assert_told(&begun, 78, &["no heartbeat", "permission denied for function beat", "given back"]);
+    assert_eq!(ends(&database, "r"), ["RELEASED"]);
 }
 
 #[test]
