@@ -252,7 +252,7 @@ fn give_up_at(patience: Patience) -> Option<Instant> {
 /// Tells what is waited for, once for as long as it lasts.
 fn say_once(told: &mut bool, plan: &Plan, error: &DbError) {
     if !std::mem::replace(told, true) {
-        plan.say(format_args!("waiting for the database: {error}"));
+        plan.job.say(format_args!("waiting for the database: {error}"));
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod assignment;
 mod logs;
+mod sweep;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,11 +20,11 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::{Id, JoinSet};
 use uuid::Uuid;
 
-use crate::attempt::{AttemptError, file_deaths, hash_of, random_secret};
+use crate::attempt::{AttemptError, hash_of, random_secret};
 use crate::db::{DbError, Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::containment::Containment;
-use crate::guard::{self, Guard, Outlet, Preparation};
+use crate::guard::{Guard, Outlet, Preparation};
 use crate::ids::{InstanceId, RunId};
 use crate::instance::{Coordinator, Timing};
 use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
@@ -33,13 +34,6 @@ use crate::supervise::{Origin, Signals};
 
 pub(crate) use assignment::Report;
 pub(crate) use logs::{log_of, newest_log};
-
-/// Between two sweeps for the dead.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Between two looks for what is too old to be kept, and how much goes at once.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
-const PRUNE_MAX: i32 = 500;
 
 /// After the guards of this host could not be had: something is out of room, and claiming would only hurt.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
@@ -130,7 +124,7 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         claim_due: now,
         sweep_due: now,
         beat_due: now,
-        prune_due: now + PRUNE_INTERVAL,
+        prune_due: now + sweep::PRUNE_INTERVAL,
         trouble_told: false,
     };
     node.sweep().await;
@@ -270,41 +264,6 @@ impl Node {
         match self.link.call(async |session| store::beat(session, registration, running, state).await).await {
             Ok(Some(by)) if self.phase == Phase::Working => self.drain(&format!("asked by {by}")),
             Ok(_) => self.trouble_told = false,
-            Err(error) => self.trouble(&error),
-        }
-    }
-
-    /// Everybody looks after the dead: those of this host by their certificates, all others by their silence.
-    async fn sweep(&mut self) {
-        self.sweep_due = Instant::now() + SWEEP_INTERVAL;
-        guard::reap();
-        let shared = self.shared.clone();
-        match file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id).await {
-            Ok(0) => {}
-            // What they held may be queued again.
-            Ok(_) => self.claim_due = Instant::now(),
-            Err(error) => return self.trouble(&error),
-        }
-        if self.prune_due <= Instant::now() {
-            self.prune_due = Instant::now() + PRUNE_INTERVAL;
-            match self.link.call(async |session| store::prune(session, None, PRUNE_MAX).await).await {
-                Ok(PRUNE_MAX) => self.prune_due = Instant::now() + SWEEP_INTERVAL,
-                Ok(_) => {}
-                Err(error) => return self.trouble(&error),
-            }
-        }
-        let testimony = shared.coordinator.testimony().await;
-        let by = &self.registration.identity.executor_id;
-        match self.link.call(async |session| store::reap(session, by, testimony).await).await {
-            Ok(silent) => {
-                for holder in silent.iter().filter(|holder| holder.reason.is_empty()) {
-                    self.say(format_args!(
-                        "executor {} of run \"{}\" is dead: it has been silent for too long",
-                        holder.executor_id, holder.run_id
-                    ));
-                    self.claim_due = Instant::now();
-                }
-            }
             Err(error) => self.trouble(&error),
         }
     }

@@ -212,19 +212,21 @@ impl Coordinator {
         };
         self.operations.send(Op::Hold(held)).await.map_err(|_| AcquireError::Stopped)?;
         let after = self.timing.fence_after;
-        let first = state.wait_for(|state| state.trusted_until.is_some() || state.lost.is_some());
+        let first = async {
+            let heard = state.wait_for(|state| state.trusted_until.is_some() || state.lost.is_some()).await;
+            heard.map(|state| state.lost.is_some())
+        };
         match tokio::time::timeout(after, first).await {
-            Ok(Ok(state)) if state.lost.is_none() => {}
-            Ok(Ok(_)) => return Err(AcquireError::LostAtOnce),
-            Ok(Err(_)) => return Err(AcquireError::Stopped),
+            Ok(Ok(false)) => Ok(lease),
+            Ok(Ok(true)) => Err(AcquireError::LostAtOnce),
+            Ok(Err(_)) => Err(AcquireError::Stopped),
             Err(_) => {
                 let trouble = lease.state.borrow().trouble.clone();
                 // Our caller may end as soon as he hears of it, and with him whatever is left to do behind his back.
                 let _ = tokio::time::timeout(self.timing.attempt_timeout, lease.release()).await;
-                return Err(AcquireError::Unacknowledged { after, trouble });
+                Err(AcquireError::Unacknowledged { after, trouble })
             }
         }
-        Ok(lease)
     }
 
     pub(crate) async fn file(&self, filing: CertificateFiling) -> Result<FilingVerdict, DbError> {

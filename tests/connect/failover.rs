@@ -1,8 +1,8 @@
 //! The primary dies under a running command, and a standby takes its place: with all that it knew, or without.
 
 use super::server::{Server, worker};
+use super::support::probe::{Probe, ends};
 use super::support::{Database, Systole, boottime_ms, eventually};
-use super::trees::{Probe, ends};
 use super::{PASSWORD, SOON, user};
 
 /// A primary with a standby, and how to reach both, the standby first.

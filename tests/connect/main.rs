@@ -17,9 +17,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 // What is run here tells when it ran, as it does there.
-#[path = "../guard/trees.rs"]
-#[allow(dead_code)] // its trees are not run here
-mod trees;
 
 mod certificates;
 mod clients;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::server::{by_tcp, terminate, worker};
+use super::support::probe::{Probe, ends};
 use super::support::{Database, Running, Systole, boottime_ms, eventually};
-use super::trees::{Probe, ends};
 use super::{PASSWORD, SOON, WRONG, told, user, write};
 
 /// Tenths of the default timing; but there is time to go on from where nothing can be kept frozen.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::server::{Server, by_tcp, terminate, worker};
+use super::support::probe::{Probe, ends};
 use super::support::{Database, Systole, boottime_ms, throughout};
-use super::trees::{Probe, ends};
 use super::{PASSWORD, SOON, assert_told, user};
 
 /// As whom, with timing that is a tenth of the default; but there is time to go on from where nothing can be kept frozen.

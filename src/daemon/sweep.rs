@@ -1,0 +1,53 @@
+//! What a node does for others, each second: it files the deaths of its host, declares the silent dead, and forgets the old.
+
+use std::time::Duration;
+
+use super::Node;
+use crate::attempt::file_deaths;
+use crate::elapsed::Instant;
+use crate::guard;
+use crate::node::store;
+
+/// Between two sweeps for the dead.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Between two looks for what is too old to be kept, and how much goes at once.
+pub(super) const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+const PRUNE_MAX: i32 = 500;
+
+impl Node {
+    /// Everybody looks after the dead: those of this host by their certificates, all others by their silence.
+    pub(super) async fn sweep(&mut self) {
+        self.sweep_due = Instant::now() + SWEEP_INTERVAL;
+        guard::reap();
+        let shared = self.shared.clone();
+        match file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id).await {
+            Ok(0) => {}
+            // What they held may be queued again.
+            Ok(_) => self.claim_due = Instant::now(),
+            Err(error) => return self.trouble(&error),
+        }
+        if self.prune_due <= Instant::now() {
+            self.prune_due = Instant::now() + PRUNE_INTERVAL;
+            match self.link.call(async |session| store::prune(session, None, PRUNE_MAX).await).await {
+                Ok(PRUNE_MAX) => self.prune_due = Instant::now() + SWEEP_INTERVAL,
+                Ok(_) => {}
+                Err(error) => return self.trouble(&error),
+            }
+        }
+        let testimony = shared.coordinator.testimony().await;
+        let by = &self.registration.identity.executor_id;
+        match self.link.call(async |session| store::reap(session, by, testimony).await).await {
+            Ok(silent) => {
+                for holder in silent.iter().filter(|holder| holder.reason.is_empty()) {
+                    self.say(format_args!(
+                        "executor {} of run \"{}\" is dead: it has been silent for too long",
+                        holder.executor_id, holder.run_id
+                    ));
+                    self.claim_due = Instant::now();
+                }
+            }
+            Err(error) => self.trouble(&error),
+        }
+    }
+}
