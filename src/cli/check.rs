@@ -8,6 +8,7 @@ use super::exit::{Failure, code};
 use super::print::{self, ago};
 use super::settings::Settings;
 use crate::ids::RunId;
+use crate::outcome::InstanceStatus;
 use crate::run::store::{self, HolderView};
 
 #[derive(Debug, Args)]
@@ -86,8 +87,10 @@ fn decide(run_id: RunId, intent: Intent, status: Option<&str>, holder: Option<Ho
             (Decision::Launch, reason, launch)
         }
         Some(HolderView { holder, stale }) => {
+            let was_revoked = holder.status != InstanceStatus::Running;
             let who = format!(
-                "run \"{run}\" is held by executor {}, attempt {}, last heartbeat {}",
+                "run \"{run}\" {} executor {}, attempt {}, last heartbeat {}",
+                if was_revoked { "was taken away by force, but may still be worked on by" } else { "is held by" },
                 holder.executor_id,
                 holder.attempt,
                 ago(holder.heartbeat_age_seconds)
@@ -98,6 +101,8 @@ fn decide(run_id: RunId, intent: Intent, status: Option<&str>, holder: Option<Ho
                     format!("{who}: it is silent (stale after {:.0} s)", holder.stale_after_seconds),
                     launch,
                 )
+            } else if was_revoked {
+                (Decision::StopFirst, who, format!("systole run --wait {run} -- COMMAND"))
             } else if intent == Intent::Restart {
                 (Decision::StopFirst, who, format!("systole stop {run} --wait && {launch}"))
             } else {

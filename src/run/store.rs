@@ -15,13 +15,13 @@ const LIST: &str = "-- run.list
     SELECT r.run_id, r.status, r.attempt, r.fence, r.purpose, r.updated_at,
            systole.holder(i, clock_timestamp()) AS holder
       FROM systole.runs r
-      LEFT JOIN systole.executor_instances i ON i.run_id = r.run_id AND i.status = 'RUNNING'
+      LEFT JOIN systole.executor_instances i ON i.run_id = r.run_id AND (i.status = 'RUNNING' OR i.bars_successor)
      ORDER BY (r.status = 'RUNNING') DESC, r.updated_at DESC LIMIT $1";
 const FIND: &str = "-- run.find
     SELECT r.run_id, r.status, r.attempt, r.fence, r.purpose, r.updated_at,
            systole.holder(i, clock_timestamp()) AS holder
       FROM systole.runs r
-      LEFT JOIN systole.executor_instances i ON i.run_id = r.run_id AND i.status = 'RUNNING'
+      LEFT JOIN systole.executor_instances i ON i.run_id = r.run_id AND (i.status = 'RUNNING' OR i.bars_successor)
      WHERE r.run_id = $1";
 const ATTEMPTS: &str = "-- run.attempts
     SELECT attempt, instance_id, executor_id, fence, status, started_at, ended_at, exit_code, cause, phases_executed

@@ -110,6 +110,9 @@ fn a_holder_that_says_nothing_bars_its_successor_until_it_has_been_silent_for_lo
         expect(&other.output(&["takeover", run, "--force"]), 0, &["a successor starts when that is proven, or 4 s"]);
         assert_superseded(&database, run, &fence);
         assert_eq!(bars(&database), "1");
+        let check = other.output(&["check", run]);
+        assert!(String::from_utf8_lossy(&check.stdout).contains("may still be worked on"), "{check:?}");
+        assert_eq!(check.status.code(), Some(75));
         // Again changes nothing, and is no second death.
         expect(&other.output(&["takeover", run, "--force"]), 0, &[]);
         assert_eq!(bars(&database), "1");
