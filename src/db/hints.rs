@@ -4,6 +4,8 @@
 //! synchronous standbys that can take for ever. So a hint is a transaction of its own that waits for no flush, and hardly
 //! for that lock.
 
+use std::convert::Infallible;
+
 use tokio_postgres::Error;
 use tokio_postgres::types::Type;
 
@@ -47,6 +49,24 @@ impl Hint {
         let payload = format!("{} {}", self.kind.word(), self.name);
         session.query(HINT, &[(&session.schema().as_str(), Type::TEXT), (&payload, Type::TEXT)]).await?;
         Ok(())
+    }
+
+    /// Sends it right behind a transition on the same session, in one round trip. What matters is the transition: its answer is
+    /// not kept back until the hint has been taken as well.
+    pub(crate) async fn send_behind<T>(
+        &self,
+        session: &Session,
+        transition: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let hint = async {
+            let _ = self.send(session).await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            answer = transition => answer,
+            never = hint => match never {},
+        }
     }
 
     /// What somebody sent; `None` if it is not one of ours, or one of a later version's.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::error::DbError;
 use super::hints::Hint;
 use super::migrate::FUNCTIONS_VERSION;
-use super::session::Session;
+use super::session::{Hearing, Session};
 use super::target::Target;
 use super::version::Version;
 use crate::backoff::Backoff;
@@ -25,6 +25,7 @@ pub struct Link {
     attempt_timeout: Duration,
     session: Option<(Session, Hello)>,
     hints: Option<mpsc::Sender<Hint>>,
+    is_listening: bool,
     /// Listens beside a pooled connection.
     listener: Option<Listener>,
 }
@@ -41,14 +42,29 @@ pub(crate) struct Hello {
 impl Link {
     /// A link that will dial `target` at its first call. Must be used within a tokio runtime.
     pub fn new(target: Target, attempt_timeout: Duration) -> Link {
-        Link { target, attempt_timeout, session: None, hints: None, listener: None }
+        Link { target, attempt_timeout, session: None, hints: None, is_listening: false, listener: None }
     }
 
     /// One that also hears hints while it is connected: by itself, or where it leads through a pooler by a connection
     /// beside it to the direct target, if there is one.
     pub fn listening(target: Target, attempt_timeout: Duration) -> (Link, mpsc::Receiver<Hint>) {
+        let (link, hints) = Link::listening_later(target, attempt_timeout);
+        (Link { is_listening: true, ..link }, hints)
+    }
+
+    /// The same, from [`Link::listen`] on: what is over in a moment need not hear anything.
+    pub(crate) fn listening_later(target: Target, attempt_timeout: Duration) -> (Link, mpsc::Receiver<Hint>) {
         let (sender, hints) = mpsc::channel(HINTS_WAITING_MAX);
         (Link { hints: Some(sender), ..Link::new(target, attempt_timeout) }, hints)
+    }
+
+    /// Hears hints from now on, over every connection to come. If it cannot be done now, the next connection does it.
+    pub(crate) async fn listen(&mut self) {
+        if std::mem::replace(&mut self.is_listening, true) || self.session.is_none() {
+            return;
+        }
+        let _ = self.call(async |session| session.listen().await).await;
+        self.listen_beside_if_pooled();
     }
 
     /// The database it leads to.
@@ -116,21 +132,32 @@ impl Link {
         if self.session.is_none() {
             let target = self.target.describe();
             let opened =
-                Session::open(&self.target, self.attempt_timeout, self.hints.as_ref(), async |session: &Session| {
+                Session::open(&self.target, self.attempt_timeout, self.hearing(), async |session: &Session| {
                     greet(session, &target).await
                 })
                 .await?;
-            if opened.0.is_pooled() && self.listener.is_none() {
-                self.listener = self.listen_beside();
-            }
             self.session = Some(opened);
+            self.listen_beside_if_pooled();
         }
         Ok(self.session.as_ref().expect("a session was made just above"))
     }
 
-    fn listen_beside(&self) -> Option<Listener> {
-        let (hints, direct) = (self.hints.clone()?, self.target.direct()?.clone());
-        Some(Listener(tokio::spawn(listen(direct, self.attempt_timeout, hints))))
+    fn hearing(&self) -> Hearing<'_> {
+        match &self.hints {
+            Some(hints) if self.is_listening => Hearing::AtOnce(hints),
+            Some(hints) => Hearing::Later(hints),
+            None => Hearing::Never,
+        }
+    }
+
+    fn listen_beside_if_pooled(&mut self) {
+        let is_pooled = self.session.as_ref().is_some_and(|(session, _)| session.is_pooled());
+        if let (true, true, None, Some(hints), Some(direct)) =
+            (is_pooled, self.is_listening, &self.listener, &self.hints, self.target.direct())
+        {
+            let listening = listen(direct.clone(), self.attempt_timeout, hints.clone());
+            self.listener = Some(Listener(tokio::spawn(listening)));
+        }
     }
 }
 
@@ -148,7 +175,7 @@ impl Drop for Listener {
 async fn listen(direct: Target, attempt_timeout: Duration, hints: mpsc::Sender<Hint>) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     loop {
-        let opening = Session::open(&direct, attempt_timeout, Some(&hints), async |_: &Session| Ok(()));
+        let opening = Session::open(&direct, attempt_timeout, Hearing::AtOnce(&hints), async |_: &Session| Ok(()));
         if let Ok(Ok((session, ()))) = tokio::time::timeout(attempt_timeout, opening).await {
             if session.is_pooled() {
                 // The direct way is none.

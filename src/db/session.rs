@@ -12,6 +12,16 @@ use super::hints::Hint;
 use super::schema::Schema;
 use super::target::{Dialling, MARKER, Target};
 
+/// Whether a session hears hints.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Hearing<'a> {
+    /// From the start: in the same round trip.
+    AtOnce(&'a mpsc::Sender<Hint>),
+    /// When it is told to listen.
+    Later(&'a mpsc::Sender<Hint>),
+    Never,
+}
+
 /// A connection, with what its server said of itself. Statements say `systole.`, whatever the schema is called.
 #[derive(Debug)]
 pub struct Session {
@@ -35,7 +45,7 @@ impl Session {
     pub(super) async fn open<T>(
         target: &Target,
         attempt_timeout: Duration,
-        hints: Option<&mpsc::Sender<Hint>>,
+        hints: Hearing<'_>,
         first: impl AsyncFn(&Session) -> Result<T, DbError>,
     ) -> Result<(Session, T), DbError> {
         let mut failure = None;
@@ -63,15 +73,15 @@ impl Session {
         target: &Target,
         server: usize,
         attempt_timeout: Duration,
-        hints: Option<&mpsc::Sender<Hint>>,
+        hints: Hearing<'_>,
         first: &impl AsyncFn(&Session) -> Result<T, DbError>,
     ) -> Result<(Session, T), DbError> {
         let mut session = Session::dial(target, server, attempt_timeout, hints).await?;
         // Sent together: one round trip, whatever is asked.
         let listen = async {
             match hints {
-                Some(_) => session.client.batch_execute(&listen(target.schema())).await,
-                None => Ok(()),
+                Hearing::AtOnce(_) => session.listen().await,
+                Hearing::Later(_) | Hearing::Never => Ok(()),
             }
         };
         let (recognised, listening, answer) = tokio::join!(session.recognise(attempt_timeout), listen, first(&session));
@@ -91,7 +101,7 @@ impl Session {
         target: &Target,
         server: usize,
         attempt_timeout: Duration,
-        hints: Option<&mpsc::Sender<Hint>>,
+        hints: Hearing<'_>,
     ) -> Result<Session, DbError> {
         let mut marked = !target.options_refused();
         let (client, mut connection) = loop {
@@ -112,7 +122,10 @@ impl Session {
                 }
             }
         };
-        let hints = hints.cloned();
+        let hints = match hints {
+            Hearing::AtOnce(hints) | Hearing::Later(hints) => Some(hints.clone()),
+            Hearing::Never => None,
+        };
         let driver = tokio::spawn(async move {
             // Its errors reach the caller through the client.
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
@@ -146,6 +159,11 @@ impl Session {
     /// Runs one statement of ours, in a transaction of its own and in one round trip, and reads all its rows.
     pub async fn query(&self, statement: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
         self.client.query_typed(&self.schema.qualify(statement), parameters).await
+    }
+
+    /// From now on this session hears hints, unless it is one that a pooler lends out.
+    pub(super) async fn listen(&self) -> Result<(), Error> {
+        self.client.batch_execute(&listen(&self.schema)).await
     }
 
     /// Whether a pooler is in between: then nothing that outlives a transaction can be had, neither settings nor LISTEN.

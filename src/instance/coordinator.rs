@@ -209,6 +209,7 @@ impl Coordinator {
             state: sender,
             trust: Trust::default(),
             due: Instant::now(),
+            is_told: false,
         };
         self.operations.send(Op::Hold(held)).await.map_err(|_| AcquireError::Stopped)?;
         let after = self.timing.fence_after;

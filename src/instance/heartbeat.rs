@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio_postgres::Error;
 
 use super::state::{Gauges, LeaseState, Loss};
 use super::store::{
@@ -19,7 +18,7 @@ use super::timing::Timing;
 use super::trust::Trust;
 use super::witness::{Testimony, Witness};
 use crate::backoff::Backoff;
-use crate::db::{DbError, Hello, Hint, HintKind, Link, Session, Target};
+use crate::db::{DbError, Hello, Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
 use crate::ids::{Fence, InstanceId, RunId};
 use crate::outcome::{End, InstanceStatus};
@@ -81,6 +80,8 @@ pub(super) struct Held {
     pub(super) state: watch::Sender<LeaseState>,
     pub(super) trust: Trust,
     pub(super) due: Instant,
+    /// Whether others have been told that it is held.
+    pub(super) is_told: bool,
 }
 
 /// Starts the loop. It ends when the last sender is dropped and everything given back is acknowledged or run out.
@@ -91,14 +92,14 @@ pub(super) fn spawn(target: Target, timing: Timing) -> std::io::Result<(mpsc::Se
     let (sender, operations) = mpsc::channel(OPERATIONS_WAITING_MAX);
     let (aside, set_aside) = mpsc::channel(OPERATIONS_WAITING_MAX);
     let news = broadcast::Sender::new(OPERATIONS_WAITING_MAX);
-    let (link, hints) = Link::listening(target.clone(), timing.attempt_timeout);
+    let (link, hints) = Link::listening_later(target.clone(), timing.attempt_timeout);
     let heard = news.clone();
     std::thread::Builder::new().name("systole-beat".to_owned()).spawn(move || {
         let heartbeat = Heartbeat {
             link,
             hints,
             news: heard,
-            untold: Vec::new(),
+            talk_due: None,
             timing,
             operations: Some(operations),
             aside,
@@ -118,8 +119,8 @@ struct Heartbeat {
     link: Link,
     hints: mpsc::Receiver<Hint>,
     news: broadcast::Sender<Hint>,
-    /// What others may want to hear, when there is time to tell it.
-    untold: Vec<Hint>,
+    /// When to tell others what is held, and to begin to listen: what is over before then needs neither.
+    talk_due: Option<Instant>,
     timing: Timing,
     operations: Option<mpsc::Receiver<Op>>,
     aside: mpsc::Sender<(Op, Option<Testimony>)>,
@@ -147,7 +148,7 @@ impl Heartbeat {
                 () = sleep_until(due.unwrap_or(Instant::from_nanos(u64::MAX))) => {
                     self.beat().await;
                     self.release().await;
-                    self.tell().await;
+                    self.talk().await;
                 }
                 Some(hint) = self.hints.recv() => self.heard(hint),
                 operation = next_operation(&mut self.operations) => match operation {
@@ -165,7 +166,7 @@ impl Heartbeat {
 
     fn next_due(&self) -> Option<Instant> {
         let held = self.held.values().map(|held| held.due);
-        held.chain(self.warm_due).chain(self.releases.iter().map(|release| release.due)).min()
+        held.chain(self.warm_due).chain(self.talk_due).chain(self.releases.iter().map(|release| release.due)).min()
     }
 
     async fn serve(&mut self, operation: Op) {
@@ -184,7 +185,7 @@ impl Heartbeat {
         }
         match operation {
             Op::Hold(held) => {
-                self.untold.push(Hint::of_run(HintKind::Claimed, &held.run_id));
+                self.talk_due = self.talk_due.or(Some(Instant::now() + SOON));
                 self.held.insert(held.instance_id, held);
             }
             Op::Release { run_id, instance_id, fence } => {
@@ -209,7 +210,10 @@ impl Heartbeat {
             Op::Testify(reply) => {
                 let _ = reply.send(Ok(testimony));
             }
-            Op::KeepWarm => self.warm_due = self.warm_due.or(Some(Instant::now())),
+            Op::KeepWarm => {
+                self.warm_due = self.warm_due.or(Some(Instant::now()));
+                self.talk_due = Some(Instant::now());
+            }
             other => perform(&mut self.link, other, testimony).await,
         }
     }
@@ -222,12 +226,8 @@ impl Heartbeat {
             return;
         }
         let soon = now + self.timing.heartbeat_interval / 2;
-        let mut pulses: Vec<Pulse> = self
-            .held
-            .values()
-            .filter(|held| held.due <= soon)
-            .map(|held| held.gauges.pulse(held.instance_id))
-            .collect();
+        let due = self.held.values().filter(|held| held.due <= soon);
+        let mut pulses: Vec<Pulse> = due.map(|held| held.gauges.pulse(held.instance_id)).collect();
         pulses.sort_by_key(|pulse| pulse.instance_id);
 
         // Without instances there is still the clock to be asked for.
@@ -297,8 +297,15 @@ impl Heartbeat {
     }
 
     /// A hint that cannot be sent is not sent again: it is late by then, and polling is the truth.
-    async fn tell(&mut self) {
-        for hint in std::mem::take(&mut self.untold) {
+    async fn talk(&mut self) {
+        if self.talk_due.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        self.talk_due = None;
+        self.link.listen().await;
+        for held in self.held.values_mut().filter(|held| !held.is_told) {
+            held.is_told = true;
+            let hint = Hint::of_run(HintKind::Claimed, &held.run_id);
             let _ = self.link.call(async |session| Ok(hint.send(session).await.is_ok())).await;
         }
     }
@@ -315,7 +322,9 @@ impl Heartbeat {
             let hint = Hint::of_run(HintKind::Ended, &release.run_id);
             let answer = self
                 .link
-                .call(async |session| told(&hint, session, store::finish(session, instance_id, fence, &end, 0)).await)
+                .call(async |session| {
+                    hint.send_behind(session, store::finish(session, instance_id, fence, &end, 0)).await
+                })
                 .await;
             // Given back, or lost before: either way there is nothing left to give.
             if answer.is_err() && now < release.until {
@@ -362,28 +371,20 @@ async fn perform(link: &mut Link, operation: Op, testimony: Option<Testimony>) {
             let hint = Hint::of_run(HintKind::Ended, &run_id);
             let answer = link
                 .call(async |session| {
-                    told(&hint, session, store::finish(session, instance_id, fence, &end, phases)).await
+                    hint.send_behind(session, store::finish(session, instance_id, fence, &end, phases)).await
                 })
                 .await;
             let _ = reply.send(answer);
         }
         Op::File { filing, reply } => {
             let hint = Hint::of_run(HintKind::Ended, &filing.run_id);
-            let answer =
-                link.call(async |session| told(&hint, session, store::file_certificate(session, &filing)).await).await;
+            let answer = link
+                .call(async |session| hint.send_behind(session, store::file_certificate(session, &filing)).await)
+                .await;
             let _ = reply.send(answer);
         }
         Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::Testify(_) | Op::KeepWarm => {
             unreachable!("serve() does these itself")
         }
     }
-}
-
-/// A transition with a hint right behind it, in one round trip. What matters is the transition.
-async fn told<T>(
-    hint: &Hint,
-    session: &Session,
-    transition: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    tokio::join!(transition, hint.send(session)).0
 }
