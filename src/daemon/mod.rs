@@ -179,11 +179,21 @@ impl Node {
     }
 
     fn is_done(&self) -> bool {
-        self.phase != Phase::Working && self.running.is_empty()
+        // A claim without an answer may have been granted: while there is time, that is found out first.
+        let in_doubt = !self.unanswered.is_empty() && self.phase != Phase::Halting;
+        self.phase != Phase::Working && self.running.is_empty() && !in_doubt
+    }
+
+    fn may_claim(&self) -> bool {
+        match self.phase {
+            Phase::Working => self.free() > 0,
+            Phase::Draining { .. } => !self.unanswered.is_empty(),
+            Phase::Halting => false,
+        }
     }
 
     fn next_due(&self) -> Instant {
-        let claim = (self.phase == Phase::Working && self.free() > 0).then_some(self.claim_due);
+        let claim = self.may_claim().then_some(self.claim_due);
         let halt = match self.phase {
             Phase::Draining { until } => Some(until),
             _ => None,
@@ -205,7 +215,7 @@ impl Node {
         if self.sweep_due <= now {
             self.sweep().await;
         }
-        if self.phase == Phase::Working && self.free() > 0 && self.claim_due <= now {
+        if self.may_claim() && self.claim_due <= now {
             self.claim().await;
         }
     }
@@ -270,6 +280,7 @@ impl Node {
 
     async fn claim(&mut self) {
         self.claim_due = Instant::now() + self.shared.setup.poll_interval;
+        let (asks_again, takes_more) = (!self.unanswered.is_empty(), self.phase == Phase::Working);
         let slots = match self.slots() {
             Ok(slots) => slots,
             Err(error) => return self.say(format_args!("no randomness could be had: {error}")),
@@ -279,10 +290,10 @@ impl Node {
         let claimed = self
             .link
             .call(async |session| {
-                let lanes = store::lanes(session).await?;
+                let lanes = if takes_more { store::lanes(session).await? } else { Vec::new() };
                 let served: Vec<i32> =
                     lanes.iter().filter(|lane: &&Lane| catalogue.serves(lane)).map(|l| l.lane_id).collect();
-                if served.is_empty() {
+                if served.is_empty() && !asks_again {
                     return Ok(Vec::new());
                 }
                 store::claim_queued(session, registration, containment, &served, &slots).await
