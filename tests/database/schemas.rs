@@ -78,8 +78,9 @@ fn hints_of_one_schema_are_not_heard_in_another() {
             }
         });
         client.batch_execute("LISTEN systole; LISTEN jobs").await.unwrap();
-        expect(&in_jobs.output(&["run", "a", "--", "true"]), 0, &[]);
-        expect(&systole.output(&["run", "b", "--", "true"]), 0, &[]);
+        // What is over in a moment does not tell that it has begun.
+        expect(&in_jobs.output(&["run", "a", "--", "sleep", "0.5"]), 0, &[]);
+        expect(&systole.output(&["run", "b", "--", "sleep", "0.5"]), 0, &[]);
         let mut all = Vec::new();
         while all.len() < 4 {
             all.push(tokio::time::timeout(SOON, heard.recv()).await.expect("four hints").unwrap());
