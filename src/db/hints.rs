@@ -58,6 +58,13 @@ impl Hint {
         session: &Session,
         transition: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
+        if session.is_pooled() {
+            // pgbouncer 1.18 lends a server out again while the second of two answers is still to come, if the first client
+            // has gone by then: a stranger would read it as the answer to what he has asked.
+            let answer = transition.await;
+            let _ = self.send(session).await;
+            return answer;
+        }
         let hint = async {
             let _ = self.send(session).await;
             std::future::pending::<Infallible>().await

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::error::DbError;
 use super::hints::Hint;
 use super::migrate::FUNCTIONS_VERSION;
-use super::session::{Hearing, Session};
+use super::session::{Greeting, Hearing, Session};
 use super::target::Target;
 use super::version::Version;
 use crate::backoff::Backoff;
@@ -130,13 +131,10 @@ impl Link {
             self.session = None;
         }
         if self.session.is_none() {
-            let target = self.target.describe();
-            let opened =
-                Session::open(&self.target, self.attempt_timeout, self.hearing(), async |session: &Session| {
-                    greet(session, &target).await
-                })
-                .await?;
-            self.session = Some(opened);
+            let (session, answer) =
+                Session::open(&self.target, self.attempt_timeout, self.hearing(), Greeting::Schema).await?;
+            let hello = read_hello(&answer, &self.target)?;
+            self.session = Some((session, hello));
             self.listen_beside_if_pooled();
         }
         Ok(self.session.as_ref().expect("a session was made just above"))
@@ -175,8 +173,8 @@ impl Drop for Listener {
 async fn listen(direct: Target, attempt_timeout: Duration, hints: mpsc::Sender<Hint>) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     loop {
-        let opening = Session::open(&direct, attempt_timeout, Hearing::AtOnce(&hints), async |_: &Session| Ok(()));
-        if let Ok(Ok((session, ()))) = tokio::time::timeout(attempt_timeout, opening).await {
+        let opening = Session::open(&direct, attempt_timeout, Hearing::AtOnce(&hints), Greeting::Server);
+        if let Ok(Ok((session, _))) = tokio::time::timeout(attempt_timeout, opening).await {
             if session.is_pooled() {
                 // The direct way is none.
                 return;
@@ -190,20 +188,17 @@ async fn listen(direct: Target, attempt_timeout: Duration, hints: mpsc::Sender<H
     }
 }
 
-/// Learns whether the schema is ours.
-async fn greet(session: &Session, target: &str) -> Result<Hello, DbError> {
-    const HELLO: &str = "-- link.hello
-        SELECT fleet_id, functions_version, oldest_allowed FROM systole.settings";
-    let rows =
-        session.query(HELLO, &[]).await.map_err(|error| DbError::from_driver(target.to_owned(), &error, true))?;
-    let not_migrated = |message: String| DbError::NotMigrated { target: target.to_owned(), message };
-    let row = rows.first().ok_or_else(|| not_migrated("systole.settings is empty".to_owned()))?;
-    let version: i32 = row.get("functions_version");
+/// Whether the schema is ours, and for us.
+fn read_hello(answer: &Row, target: &Target) -> Result<Hello, DbError> {
+    let not_migrated = |message: String| DbError::NotMigrated { target: target.describe(), message };
+    let fleet_id: Option<Uuid> = answer.get("fleet_id");
+    let fleet_id = fleet_id.ok_or_else(|| not_migrated("systole.settings is empty".to_owned()))?;
+    let version: i32 = answer.get("functions_version");
     if version < FUNCTIONS_VERSION {
         return Err(not_migrated(format!(
             "its functions are version {version}, this binary needs {FUNCTIONS_VERSION}"
         )));
     }
-    let oldest_allowed: &str = row.get("oldest_allowed");
-    Ok(Hello { fleet_id: row.get("fleet_id"), oldest_allowed: oldest_allowed.parse().unwrap_or(Version::NONE) })
+    let oldest_allowed: &str = answer.get("oldest_allowed");
+    Ok(Hello { fleet_id, oldest_allowed: oldest_allowed.parse().unwrap_or(Version::NONE) })
 }

@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 
 use super::error::{DbError, chain};
 use super::roles;
-use super::session::{Hearing, Session};
+use super::session::{Greeting, Hearing, Session};
 use super::target::Target;
 use super::version::Version;
 
@@ -190,9 +190,9 @@ fn floor(text: &str) -> Result<Version, MigrateError> {
 
 async fn open(target: &Target) -> Result<Session, MigrateError> {
     let bound = Duration::from_secs(10);
-    let opening = Session::open(target, bound, Hearing::Never, async |_: &Session| Ok(()));
+    let opening = Session::open(target, bound, Hearing::Never, Greeting::Server);
     let timeout = || DbError::Timeout { target: target.describe(), after: bound };
-    let (mut session, ()) = tokio::time::timeout(bound, opening).await.map_err(|_| timeout())??;
+    let (mut session, _) = tokio::time::timeout(bound, opening).await.map_err(|_| timeout())??;
     if session.is_pooled() {
         return Err(MigrateError::Pooled(target.describe()));
     }

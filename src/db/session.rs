@@ -22,6 +22,15 @@ pub(super) enum Hearing<'a> {
     Never,
 }
 
+/// What a new session asks first.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Greeting {
+    /// Who the server is: `pooled`, `read_only`.
+    Server,
+    /// That, and what of ours is there: `fleet_id`, `functions_version`, `oldest_allowed`.
+    Schema,
+}
+
 /// A connection, with what its server said of itself. Statements say `systole.`, whatever the schema is called.
 #[derive(Debug)]
 pub struct Session {
@@ -39,19 +48,19 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Connects to the first server that answers and serves, and asks it `first` in the same round trip as who it is.
+    /// Connects to the first server that answers and serves, and returns what it said to `greeting`.
     ///
     /// Not bounded: the caller has a deadline. Cut off, the next call begins with the next server.
-    pub(super) async fn open<T>(
+    pub(super) async fn open(
         target: &Target,
         attempt_timeout: Duration,
         hints: Hearing<'_>,
-        first: impl AsyncFn(&Session) -> Result<T, DbError>,
-    ) -> Result<(Session, T), DbError> {
+        greeting: Greeting,
+    ) -> Result<(Session, Row), DbError> {
         let mut failure = None;
         for server in target.order() {
             target.trying(server);
-            match Session::open_one(target, server, attempt_timeout, hints, &first).await {
+            match Session::open_one(target, server, attempt_timeout, hints, greeting).await {
                 Ok(opened) => {
                     target.answered(server);
                     return Ok(opened);
@@ -69,31 +78,24 @@ impl Session {
         Err(failure.expect("a target has at least one server"))
     }
 
-    async fn open_one<T>(
+    async fn open_one(
         target: &Target,
         server: usize,
         attempt_timeout: Duration,
         hints: Hearing<'_>,
-        first: &impl AsyncFn(&Session) -> Result<T, DbError>,
-    ) -> Result<(Session, T), DbError> {
+        greeting: Greeting,
+    ) -> Result<(Session, Row), DbError> {
         let mut session = Session::dial(target, server, attempt_timeout, hints).await?;
-        // Sent together: one round trip, whatever is asked.
-        let listen = async {
-            match hints {
-                Hearing::AtOnce(_) => session.listen().await,
-                Hearing::Later(_) | Hearing::Never => Ok(()),
-            }
-        };
-        let (recognised, listening, answer) = tokio::join!(session.recognise(attempt_timeout), listen, first(&session));
-        let told = |error: &Error| DbError::from_driver(target.describe(), error, true);
-        let server = recognised.map_err(|error| told(&error))?;
-        if server.read_only && target.read_write {
+        let told = |error: Error| DbError::from_driver(target.describe(), &error, true);
+        let answer = session.greet(attempt_timeout, greeting).await.map_err(told)?;
+        if answer.get("read_only") && target.read_write {
             let message = "it is a standby, or default_transaction_read_only is on".to_owned();
             return Err(DbError::ReadOnly { target: target.describe(), message });
         }
-        let answer = answer?;
-        listening.map_err(|error| told(&error))?;
-        session.pooled = server.pooled;
+        session.pooled = answer.get("pooled");
+        if let (Hearing::AtOnce(_), false) = (hints, session.pooled) {
+            session.listen().await.map_err(told)?;
+        }
         Ok((session, answer))
     }
 
@@ -140,9 +142,10 @@ impl Session {
         Ok(Session { client, driver, schema: target.schema().clone(), pooled: false })
     }
 
-    /// Who answered; and bounds, where the session is ours alone, what an abandoned statement may do there.
-    async fn recognise(&self, attempt_timeout: Duration) -> Result<Recognised, Error> {
-        const RECOGNISE: &str = "-- session.recognise
+    /// Asks who answered, and with [`Greeting::Schema`] what of ours is there; and bounds, where the session is ours alone, what
+    /// an abandoned statement may do there. One statement: until it is known that there is no pooler, nothing is sent behind it.
+    async fn greet(&self, attempt_timeout: Duration, greeting: Greeting) -> Result<Row, Error> {
+        const SERVER: &str = "-- session.server
             SELECT NOT own AS pooled,
                    pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
                    CASE WHEN own THEN set_config('statement_timeout', $1, false) END,
@@ -150,10 +153,23 @@ impl Session {
                    CASE WHEN own AND current_setting('server_version_num')::int >= 140000
                         THEN set_config('client_connection_check_interval', '500ms', false) END
               FROM (SELECT current_setting($2, true) IS NOT NULL AS own) AS session";
+        const SCHEMA: &str = "-- session.schema
+            SELECT NOT own AS pooled,
+                   pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
+                   CASE WHEN own THEN set_config('statement_timeout', $1, false) END,
+                   CASE WHEN own THEN set_config('idle_in_transaction_session_timeout', $1, false) END,
+                   CASE WHEN own AND current_setting('server_version_num')::int >= 140000
+                        THEN set_config('client_connection_check_interval', '500ms', false) END,
+                   fleet_id, functions_version, oldest_allowed
+              FROM (SELECT current_setting($2, true) IS NOT NULL AS own) AS session
+              LEFT JOIN systole.settings ON true";
+        let statement = match greeting {
+            Greeting::Server => SERVER,
+            Greeting::Schema => SCHEMA,
+        };
         let bound = attempt_timeout.as_millis().to_string();
-        let rows = self.client.query_typed(RECOGNISE, &[(&bound, Type::TEXT), (&MARKER, Type::TEXT)]).await?;
-        let row = rows.first().expect("a SELECT FROM one row returns one row");
-        Ok(Recognised { pooled: row.get("pooled"), read_only: row.get("read_only") })
+        let mut rows = self.query(statement, &[(&bound, Type::TEXT), (&MARKER, Type::TEXT)]).await?;
+        Ok(rows.pop().expect("a LEFT JOIN of one row returns one row"))
     }
 
     /// Runs one statement of ours, in a transaction of its own and in one round trip, and reads all its rows.
@@ -183,11 +199,6 @@ impl Session {
     pub(super) fn client(&mut self) -> &mut Client {
         &mut self.client
     }
-}
-
-struct Recognised {
-    pooled: bool,
-    read_only: bool,
 }
 
 /// A LISTEN in a session that a pooler lends out would stay with it, for strangers to hear. A standby has none.
