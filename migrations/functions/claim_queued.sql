@@ -87,6 +87,12 @@ BEGIN
           LEFT JOIN executor_instances b ON b.run_id = g.run_id AND b.attempt = g.attempt - 1 AND b.status = 'CRASHED';
     END IF;
 
+    -- Seen afresh: a run may have been claimed, taken away by force and queued again since our look at it.
+    IF EXISTS (SELECT FROM executor_instances g JOIN executor_instances b USING (run_id)
+                WHERE g.instance_id = ANY (p_instance_ids) AND b.bars_successor) THEN
+        RAISE EXCEPTION 'a run was taken away by force while it was being claimed: ask again' USING ERRCODE = 'serialization_failure';
+    END IF;
+
     RETURN QUERY
         SELECT i.run_id, i.instance_id, i.fence, i.attempt,
                CASE WHEN b.instance_id IS NOT NULL THEN holder(b, v_now) END, i.purpose,

@@ -72,6 +72,8 @@ impl Tls {
             Some(weaker) if system && weaker < Mode::VerifyFull => {
                 return Err(conninfo.refuse("sslmode", weaker.as_str(), "verify-full, since sslrootcert is system"));
             }
+            // Whoever names whom to trust wants it looked at, also at the end of a tunnel.
+            None if named.is_some() || system => Some(Mode::VerifyFull),
             mode => mode,
         };
         let roots = if system { None } else { named.or_else(|| existing(".postgresql/root.crt")) };
@@ -150,8 +152,9 @@ impl Tls {
             // As in libpq, a list that says nothing about an issuer says nothing against its certificates.
             builder = builder.with_crls(revoked_in(path)?).allow_unknown_revocation_status();
         }
+        // By the system's authorities anybody has a certificate for some name: then the name counts, also with verify-ca.
         let webpki = builder.build().map_err(|error| error.to_string())?;
-        Ok(Verifier { webpki, named, any_name: mode < Mode::VerifyFull })
+        Ok(Verifier { webpki, named, any_name: mode < Mode::VerifyFull && self.roots.is_some() })
     }
 }
 
