@@ -111,7 +111,8 @@ fn a_superseded_lease_is_lost_and_cannot_finish() {
         let coordinator = Coordinator::connect_with(database.url.parse().unwrap(), fast()).await.unwrap();
         let lease = coordinator.acquire(&run("r")).await.unwrap();
         database.sql(
-            "SELECT systole.end_instance(instance_id, 'CRASHED', NULL, 'forced', 0, '{}') FROM systole.executor_instances",
+            "SELECT systole.end_instances(ARRAY[instance_id], '{CRASHED}', '{NULL}', '{forced}', '{0}', ARRAY['{}'::jsonb])
+               FROM systole.executor_instances",
         );
         let loss = tokio::time::timeout(SOON, lease.lost()).await.unwrap();
         assert_eq!(loss, Loss::Superseded);

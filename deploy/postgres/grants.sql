@@ -13,7 +13,7 @@ GRANT EXECUTE ON FUNCTION systole.holder, systole.rw_since, systole.why_waiting 
 GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, systole.submit_all, systole.cancel, systole.retry,
                           systole.restart
     TO systole_worker, systole_client;
-GRANT EXECUTE ON FUNCTION systole.claim, systole.beat, systole.finish, systole.file_certificate, systole.take_away,
+GRANT EXECUTE ON FUNCTION systole.claim, systole.beat, systole.finish, systole.finish_all, systole.file_certificate, systole.take_away,
                           systole.claim_queued, systole.reap, systole.node_beat, systole.drain,
                           systole.pause, systole.resume, systole.limit_queue, systole.prune
     TO systole_worker;

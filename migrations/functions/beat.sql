@@ -7,36 +7,34 @@ CREATE OR REPLACE FUNCTION beat(
     p_instances uuid[], p_phases bigint[], p_child_pids integer[],
     OUT at timestamptz, OUT instances uuid[], OUT verdicts text[], OUT stops boolean[]
 )
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 BEGIN
     at := clock_timestamp();
     IF coalesce(cardinality(p_instances), 0) = 0 THEN
         RETURN;
     END IF;
     PERFORM commit_heartbeat();
-    WITH told AS MATERIALIZED (
-        SELECT * FROM unnest(p_instances, p_phases, p_child_pids) AS t (instance_id, phases, child_pid)
-    ), free AS MATERIALIZED (
-        SELECT i.instance_id FROM executor_instances i
-         WHERE i.instance_id = ANY (p_instances) AND i.status = 'RUNNING'
-         ORDER BY i.instance_id FOR NO KEY UPDATE SKIP LOCKED
+    WITH free AS MATERIALIZED (
+        SELECT told.*, i.stop
+          FROM (SELECT * FROM unnest(p_instances, p_phases, p_child_pids) WITH ORDINALITY AS t (instance_id, phases, child_pid, n)
+                 ORDER BY t.instance_id) told
+          LEFT JOIN LATERAL (SELECT e.stop_requested_at IS NOT NULL AS stop FROM executor_instances e
+                              WHERE e.instance_id = told.instance_id AND e.ended_at IS NULL
+                                FOR NO KEY UPDATE SKIP LOCKED) i ON true
     ), beaten AS (
         UPDATE executor_instances i
            SET last_heartbeat = clock_timestamp(),
-               phases_executed = greatest(i.phases_executed, told.phases),
-               child_pid = coalesce(told.child_pid, i.child_pid)
-          FROM free JOIN told USING (instance_id)
-         WHERE i.instance_id = free.instance_id AND i.status = 'RUNNING'
-        RETURNING i.instance_id, i.stop_requested_at IS NOT NULL AS stop
+               phases_executed = greatest(i.phases_executed, f.phases),
+               child_pid = coalesce(f.child_pid, i.child_pid)
+          FROM free f WHERE i.instance_id = f.instance_id AND f.stop IS NOT NULL
     )
-    SELECT array_agg(told.instance_id), array_agg(
-               CASE WHEN beaten.instance_id IS NOT NULL THEN 'ok'
-                    WHEN seen.status = 'RUNNING' THEN 'busy'
-                    ELSE 'lost' END),
-           array_agg(coalesce(beaten.stop, false))
+    SELECT array_agg(f.instance_id), array_agg(
+               CASE WHEN f.stop IS NOT NULL THEN 'ok' WHEN seen.running THEN 'busy' ELSE 'lost' END),
+           array_agg(coalesce(f.stop, false))
       INTO instances, verdicts, stops
-      FROM told
-      LEFT JOIN beaten USING (instance_id)
-      LEFT JOIN executor_instances seen USING (instance_id);
+      FROM free f
+      LEFT JOIN LATERAL (SELECT e.ended_at IS NULL AS running FROM executor_instances e
+                          WHERE e.instance_id = f.instance_id AND f.stop IS NULL OFFSET 0) seen ON true;
 END
 $$;

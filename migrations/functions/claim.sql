@@ -10,12 +10,14 @@
 -- conclude it yet: the reasons of staleness(), or locked; or revoked: the run was taken away from it by force, and it
 -- may still be at work) · not_runnable (reason completed, with p_once; or ended: this
 -- very instance has been and gone).
+DROP FUNCTION IF EXISTS claim(
+    text, uuid, text, text, integer, text, text, bigint, text, bigint, bytea, text, timestamptz, timestamptz, bigint, boolean, boolean);
 CREATE OR REPLACE FUNCTION claim(
     p_run_id text, p_instance_id uuid, p_executor_id text, p_host text, p_pid integer,
     p_boot_id text, p_pid_namespace text, p_process_started bigint,
     p_containment text, p_stale_after_ms bigint, p_death_secret_hash bytea, p_purpose text,
     p_trusted_since timestamptz, p_expected_now timestamptz, p_tolerance_ms bigint,
-    p_once boolean, p_note_refusal boolean,
+    p_once boolean, p_note_refusal boolean, p_version text,
     OUT verdict text, OUT reason text, OUT fence bigint, OUT attempt integer,
     OUT at timestamptz, OUT holder jsonb, OUT predecessor jsonb, OUT blocked_by integer[]
 )
@@ -30,10 +32,7 @@ DECLARE
     v_stale_after interval := p_stale_after_ms * interval '1 millisecond';
 BEGIN
     SELECT * INTO STRICT v_settings FROM settings;
-    IF v_stale_after > v_settings.stale_after_max THEN
-        RAISE EXCEPTION 'stale_after of % is above this fleet''s maximum of %', v_stale_after, v_settings.stale_after_max
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
+    PERFORM refuse_unfit(v_settings, p_stale_after_ms, p_version);
 
     -- Look: at the holder first, so that a grant to us in between, on another connection, is seen as ours.
     at := clock_timestamp();
@@ -149,12 +148,9 @@ BEGIN
         END IF;
     END IF;
     IF v_holder.bars_successor THEN
-        UPDATE executor_instances i SET bars_successor = false WHERE i.instance_id = v_holder.instance_id;
+        PERFORM unbar(v_holder, jsonb_build_object('silent', true, 'taken_over_by', p_executor_id));
     ELSIF v_holder.instance_id IS NOT NULL THEN
-        PERFORM end_instance(v_holder.instance_id, 'CRASHED', NULL, 'stale', 0, jsonb_build_object(
-            'taken_over_by', p_executor_id,
-            'last_heartbeat', v_holder.last_heartbeat,
-            'margin_seconds', extract(epoch FROM at - v_holder.last_heartbeat - v_holder.stale_after)));
+        PERFORM declare_dead(v_holder, at, jsonb_build_object('taken_over_by', p_executor_id));
     END IF;
 
     -- Grant. A tenure begins behind the end of the one before it, by the same clock.

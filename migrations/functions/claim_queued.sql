@@ -1,30 +1,33 @@
--- claim_queued(): as many queued runs as a node has free slots, out of the lanes that it can serve, the lowest claim_order first.
+-- claim_queued(): as many queued runs as an executor has free slots, of those that it can serve, the lowest claim_order first.
 --
 -- One instance id, and the hash of one secret, for each free slot. Asked again with the same ids after an ambiguous answer, it
--- returns what those were granted, and grants only what is left. Runs that somebody else is claiming are skipped, never waited
--- for. A run whose last holder was revoked and may still be at work is left alone.
+-- returns what those were granted, and grants only what is left; with no queues it grants nothing new. Runs that somebody
+-- else is claiming are skipped, never waited for. A run whose last holder was revoked and may still be at work is left alone.
+DROP FUNCTION IF EXISTS claim_queued(
+    integer[], uuid[], bytea[], text, text, integer, text, text, bigint, text, bigint);
 CREATE OR REPLACE FUNCTION claim_queued(
-    p_lanes integer[], p_instance_ids uuid[], p_death_secret_hashes bytea[],
+    p_queues text[], p_labels jsonb, p_commands text[], p_starts_anything boolean,
+    p_instance_ids uuid[], p_death_secret_hashes bytea[],
     p_executor_id text, p_host text, p_pid integer, p_boot_id text, p_pid_namespace text, p_process_started bigint,
-    p_containment text, p_stale_after_ms bigint
+    p_containment text, p_stale_after_ms bigint, p_version text
 ) RETURNS TABLE (
     run_id text, instance_id uuid, fence bigint, attempt integer, predecessor jsonb, purpose text,
-    timeout_seconds float8, stall_timeout_seconds float8, command text, argv text[], env jsonb
+    timeout_seconds float8, stall_timeout_seconds float8, command text, argv text[], env jsonb, meta jsonb
 )
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     v_settings settings;
     v_now      timestamptz := clock_timestamp();
+    v_slots    integer[];  -- which of p_instance_ids are free
     v_free     integer;
 BEGIN
     SELECT * INTO STRICT v_settings FROM settings;
-    IF p_stale_after_ms * interval '1 millisecond' > v_settings.stale_after_max THEN
-        RAISE EXCEPTION 'stale_after of % ms is above this fleet''s maximum of %', p_stale_after_ms, v_settings.stale_after_max
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    SELECT count(*) INTO v_free FROM unnest(p_instance_ids) AS id
-     WHERE NOT EXISTS (SELECT FROM executor_instances i WHERE i.instance_id = id);
+    PERFORM refuse_unfit(v_settings, p_stale_after_ms, p_version);
+    SELECT array_agg(s.n) INTO v_slots FROM unnest(p_instance_ids) WITH ORDINALITY AS s (id, n)
+     WHERE NOT EXISTS (SELECT FROM executor_instances i WHERE i.instance_id = s.id);
+    v_free := coalesce(cardinality(v_slots), 0);
 
     -- What has come due, some of it at a time.
     UPDATE runs r SET claim_order = r.available_at - r.priority * interval '1 minute'
@@ -34,29 +37,29 @@ BEGIN
 
     IF v_free > 0 THEN
         PERFORM commit_durably();
-        WITH free AS (
-            SELECT id, hash, row_number() OVER () AS n FROM unnest(p_instance_ids, p_death_secret_hashes) AS f (id, hash)
-             WHERE NOT EXISTS (SELECT FROM executor_instances i WHERE i.instance_id = f.id)
+        WITH served AS MATERIALIZED (
+            SELECT l.lane_id, l.queue FROM lanes l
+             WHERE l.queue = ANY (p_queues) AND has_labels(p_labels, l.requirements)
+               AND may_start(p_commands, p_starts_anything, l.requirements)
         ), limited AS MATERIALIZED (
             -- Its row is the lock under which its runs are counted. Whoever does not get it looks again next time.
             SELECT q.queue, q.paused_at, q.running_max FROM queues q
-             WHERE q.running_max IS NOT NULL AND q.queue IN (SELECT l.queue FROM lanes l WHERE l.lane_id = ANY (p_lanes))
+             WHERE q.running_max IS NOT NULL AND q.queue IN (SELECT s.queue FROM served s)
                FOR UPDATE SKIP LOCKED
         ), open AS MATERIALIZED (
-            SELECT l.lane_id, l.queue,
+            SELECT s.lane_id, s.queue,
                    CASE WHEN q.running_max IS NULL THEN v_free ELSE
                        q.running_max - (SELECT count(*) FROM runs r JOIN lanes o USING (lane_id)
-                                         WHERE r.status = 'RUNNING' AND o.queue = l.queue) END AS room
-              FROM lanes l
+                                         WHERE r.status = 'RUNNING' AND o.queue = s.queue) END AS room
+              FROM served s
               LEFT JOIN queues q USING (queue)
-             WHERE l.lane_id = ANY (p_lanes) AND q.paused_at IS NULL
-               AND (q.running_max IS NULL OR l.queue IN (SELECT queue FROM limited))
+             WHERE q.paused_at IS NULL AND (q.running_max IS NULL OR s.queue IN (SELECT queue FROM limited))
         ), locked AS MATERIALIZED (
             SELECT next.run_id, next.claim_order, o.queue, o.room FROM open o
              CROSS JOIN LATERAL (
                 SELECT r.run_id, r.claim_order FROM runs r
                  WHERE r.lane_id = o.lane_id AND r.status = 'QUEUED' AND r.claim_order IS NOT NULL
-                   AND NOT EXISTS (SELECT FROM executor_instances b WHERE b.run_id = r.run_id AND b.bars_successor)
+                   AND NOT EXISTS (SELECT FROM executor_instances b WHERE b.run_id = r.run_id AND b.bars_successor OFFSET 0)
                  ORDER BY r.claim_order LIMIT least(v_free, o.room) FOR NO KEY UPDATE SKIP LOCKED) AS next
              WHERE o.room > 0
         ), picked AS MATERIALIZED (
@@ -69,38 +72,43 @@ BEGIN
                SET status = 'RUNNING', attempt = r.attempt + 1, updated_at = v_now,
                    fence = greatest(r.fence, v_settings.fence_floor, floor(extract(epoch FROM v_now) * 1000000)::bigint - 1) + 1
               FROM picked p WHERE r.run_id = p.run_id AND r.status = 'QUEUED'
-            RETURNING r.run_id, r.attempt, r.fence, r.purpose, p.n
+            RETURNING r.run_id, r.attempt, r.fence, r.purpose, v_slots[p.n] AS slot
         ), granted AS (
             INSERT INTO executor_instances
                 (instance_id, run_id, attempt, fence, status, executor_id, host, pid, boot_id, pid_namespace, process_started,
                  containment, purpose, stale_after, death_secret_hash, started_at, last_heartbeat)
-            SELECT f.id, m.run_id, m.attempt, m.fence, 'RUNNING', p_executor_id, p_host, p_pid, p_boot_id, p_pid_namespace,
-                   p_process_started, p_containment, m.purpose, p_stale_after_ms * interval '1 millisecond', f.hash, v_now, v_now
-              FROM moved m JOIN free f USING (n)
-            RETURNING *
+            SELECT p_instance_ids[m.slot], m.run_id, m.attempt, m.fence, 'RUNNING', p_executor_id, p_host, p_pid, p_boot_id,
+                   p_pid_namespace, p_process_started, p_containment, m.purpose, p_stale_after_ms * interval '1 millisecond',
+                   p_death_secret_hashes[m.slot], v_now, v_now
+              FROM moved m
+            RETURNING instance_id, run_id, attempt, fence, purpose
         )
         INSERT INTO run_events (run_id, kind, instance_id, executor_id, fence, detail)
-        SELECT g.run_id, 'claimed', g.instance_id, g.executor_id, g.fence, jsonb_strip_nulls(jsonb_build_object(
-                   'attempt', g.attempt, 'purpose', g.purpose, 'containment', g.containment,
+        SELECT g.run_id, 'claimed', g.instance_id, p_executor_id, g.fence, jsonb_strip_nulls(jsonb_build_object(
+                   'attempt', g.attempt, 'purpose', g.purpose, 'containment', p_containment,
                    'predecessor', b.executor_id, 'predecessor_cause', b.cause))
           FROM granted g
-          LEFT JOIN executor_instances b ON b.run_id = g.run_id AND b.attempt = g.attempt - 1 AND b.status = 'CRASHED';
+          LEFT JOIN LATERAL (SELECT * FROM executor_instances p
+                              WHERE p.run_id = g.run_id AND p.attempt = g.attempt - 1 AND p.cause IS NOT NULL OFFSET 0) b ON true;
     END IF;
 
     -- Seen afresh: a run may have been claimed, taken away by force and queued again since our look at it.
-    IF EXISTS (SELECT FROM executor_instances g JOIN executor_instances b USING (run_id)
-                WHERE g.instance_id = ANY (p_instance_ids) AND b.bars_successor) THEN
+    IF EXISTS (SELECT FROM executor_instances b
+                WHERE b.bars_successor
+                  AND b.run_id = ANY (ARRAY(SELECT g.run_id FROM executor_instances g WHERE g.instance_id = ANY (p_instance_ids)))) THEN
         RAISE EXCEPTION 'a run was taken away by force while it was being claimed: ask again' USING ERRCODE = 'serialization_failure';
     END IF;
 
     RETURN QUERY
         SELECT i.run_id, i.instance_id, i.fence, i.attempt,
-               CASE WHEN b.instance_id IS NOT NULL THEN holder(b, v_now) END, i.purpose,
-               extract(epoch FROM r.timeout)::float8, extract(epoch FROM r.stall_timeout)::float8, s.command, s.argv, s.env
+               CASE WHEN b.instance_id IS NOT NULL THEN holder(b.p, v_now) END, i.purpose,
+               extract(epoch FROM r.timeout)::float8, extract(epoch FROM r.stall_timeout)::float8,
+               s.command, s.argv, s.env, s.meta
           FROM executor_instances i
           JOIN runs r ON r.run_id = i.run_id
           LEFT JOIN run_specs s ON s.run_id = i.run_id
-          LEFT JOIN executor_instances b ON b.run_id = i.run_id AND b.attempt = i.attempt - 1 AND b.status = 'CRASHED'
-         WHERE i.instance_id = ANY (p_instance_ids) AND i.status = 'RUNNING';
+          LEFT JOIN LATERAL (SELECT p, p.instance_id FROM executor_instances p
+                              WHERE p.run_id = i.run_id AND p.attempt = i.attempt - 1 AND p.cause IS NOT NULL OFFSET 0) b ON true
+         WHERE i.instance_id = ANY (p_instance_ids) AND i.ended_at IS NULL;
 END
 $$;

@@ -1,4 +1,5 @@
--- node_beat(): a node says that it is here and how it is, and hears whether somebody wants it drained.
+-- node_beat(): a node says that it is here and how it is, and hears whether somebody wants it drained, or the fleet does, because
+-- it is older than is allowed.
 CREATE OR REPLACE FUNCTION node_beat(
     p_node_id uuid, p_executor_id text, p_host text, p_version text, p_queues text[], p_labels jsonb,
     p_commands text[], p_starts_anything boolean, p_slots integer, p_running integer, p_state text, p_stale_after_ms bigint, OUT drain_requested_by text
@@ -15,6 +16,9 @@ BEGIN
         VALUES (p_node_id, p_executor_id, p_host, p_version, p_queues, p_labels, p_commands, p_starts_anything,
                 p_slots, p_running, p_state, p_stale_after_ms * interval '1 millisecond');
     END IF;
+    SELECT coalesce(drain_requested_by, format('the fleet, where systole %s is the oldest allowed', s.oldest_allowed))
+      INTO drain_requested_by FROM settings s
+     WHERE drain_requested_by IS NOT NULL OR is_too_old(p_version, s.oldest_allowed);
 END
 $$;
 
@@ -40,17 +44,16 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
     )
     SELECT CASE
         WHEN EXISTS (SELECT FROM executor_instances b WHERE b.run_id = r.run_id AND b.bars_successor)
-            THEN 'it was taken away by force, and its last command may still be at work'
+            THEN 'it was taken away by force, and its last command may still be at work (takeover --force --unsafe-now does not wait for that)'
         WHEN r.available_at > clock_timestamp()
             THEN format('not before %s UTC', to_char(r.available_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
         WHEN q.paused_at IS NOT NULL THEN format('queue %s is paused', l.queue)
         WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues))
             THEN format('no node serves queue %s', l.queue)
-        WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues) AND n.labels @> plain.labels)
-            THEN format('no node of queue %s has the labels %s', l.queue, plain.labels)
-        WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues) AND n.labels @> plain.labels
-                            AND (n.starts_anything AND l.requirements ? 'systole:argv'
-                                 OR l.requirements->>'systole:command' = ANY (n.commands)))
+        WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues) AND has_labels(n.labels, l.requirements))
+            THEN format('no node of queue %s has the labels %s', l.queue, l.requirements - ARRAY['systole:argv', 'systole:command'])
+        WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues) AND has_labels(n.labels, l.requirements)
+                            AND may_start(n.commands, n.starts_anything, l.requirements))
             THEN CASE WHEN l.requirements ? 'systole:argv' THEN 'no such node starts submitted commands (allow_submitted_commands)'
                       ELSE format('no such node knows the command %s', l.requirements->>'systole:command') END
         WHEN q.running_max IS NOT NULL THEN format('for a free slot, of which queue %s may use %s', l.queue, q.running_max)
@@ -58,7 +61,5 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
       FROM runs r
       JOIN lanes l USING (lane_id)
       LEFT JOIN queues q USING (queue)
-     CROSS JOIN LATERAL (SELECT coalesce(jsonb_object_agg(key, value) FILTER (WHERE key NOT LIKE 'systole:%'), '{}') AS labels
-                           FROM jsonb_each(l.requirements)) plain
      WHERE r.run_id = p_run_id AND r.status = 'QUEUED'
 $$;

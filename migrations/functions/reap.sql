@@ -7,8 +7,9 @@ CREATE OR REPLACE FUNCTION reap(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
 DECLARE
-    v_silent executor_instances;
-    v_at     timestamptz;
+    v_silent    executor_instances;
+    v_at        timestamptz;
+    v_is_locked boolean;
 BEGIN
     FOR v_silent IN
         SELECT * FROM executor_instances i
@@ -21,30 +22,28 @@ BEGIN
         reason := staleness(v_silent, v_at, p_trusted_since, p_expected_now, p_tolerance_ms);
         IF reason = '' THEN
             PERFORM FROM runs r WHERE r.run_id = v_silent.run_id FOR NO KEY UPDATE SKIP LOCKED;
-            IF NOT FOUND THEN
-                PERFORM evict_blockers(v_silent.run_id, true);
-                reason := 'locked';
+            v_is_locked := NOT FOUND;
+            IF NOT v_is_locked THEN
+                PERFORM FROM executor_instances i WHERE i.instance_id = v_silent.instance_id FOR NO KEY UPDATE SKIP LOCKED;
+                v_is_locked := NOT FOUND;
             END IF;
-        END IF;
-        IF reason = '' THEN
+            -- As it is now: it may have spoken up since it was looked at, and then nobody's transaction is ended for it.
             SELECT * INTO v_silent FROM executor_instances i
-             WHERE i.instance_id = v_silent.instance_id AND (i.status = 'RUNNING' OR i.bars_successor)
-               FOR NO KEY UPDATE SKIP LOCKED;
-            IF FOUND THEN
-                v_at := clock_timestamp();
-                reason := staleness(v_silent, v_at, p_trusted_since, p_expected_now, p_tolerance_ms);
-            ELSE
+             WHERE i.instance_id = v_silent.instance_id AND (i.ended_at IS NULL OR i.bars_successor);
+            CONTINUE WHEN NOT FOUND;
+            v_at := clock_timestamp();
+            reason := staleness(v_silent, v_at, p_trusted_since, p_expected_now, p_tolerance_ms);
+            IF v_is_locked AND reason = '' THEN
+                PERFORM evict_blockers(v_silent.run_id, true);
                 reason := 'locked';
             END IF;
         END IF;
         IF reason = '' THEN
             PERFORM commit_durably();
             IF v_silent.bars_successor THEN
-                UPDATE executor_instances i SET bars_successor = false WHERE i.instance_id = v_silent.instance_id;
+                PERFORM unbar(v_silent, jsonb_build_object('silent', true, 'declared_by', p_by));
             ELSE
-                PERFORM end_instance(v_silent.instance_id, 'CRASHED', NULL, 'stale', 0, jsonb_build_object(
-                    'declared_by', p_by, 'last_heartbeat', v_silent.last_heartbeat,
-                    'margin_seconds', extract(epoch FROM v_at - v_silent.last_heartbeat - v_silent.stale_after)));
+                PERFORM declare_dead(v_silent, v_at, jsonb_build_object('declared_by', p_by));
             END IF;
         END IF;
         RETURN NEXT;

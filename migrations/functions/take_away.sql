@@ -31,12 +31,12 @@ BEGIN
         PERFORM commit_durably();
         UPDATE runs r SET fence = greatest(r.fence, floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 1) + 1
          WHERE r.run_id = p_run_id;
-        PERFORM end_instance(v_instance.instance_id, 'CRASHED', NULL, 'forced', 0, jsonb_build_object(
-            'taken_away_by', p_requested_by, 'unsafe', p_unsafe, 'last_heartbeat', v_instance.last_heartbeat));
+        PERFORM end_instances(ARRAY[v_instance.instance_id], ARRAY['CRASHED'], ARRAY[NULL::integer], ARRAY['forced'], ARRAY[0],
+            ARRAY[jsonb_build_object(
+                'taken_away_by', p_requested_by, 'unsafe', p_unsafe, 'last_heartbeat', v_instance.last_heartbeat)]);
         UPDATE executor_instances i SET bars_successor = NOT p_unsafe WHERE i.instance_id = v_instance.instance_id;
     ELSIF v_instance.bars_successor AND p_unsafe THEN
-        UPDATE executor_instances i SET bars_successor = false WHERE i.instance_id = v_instance.instance_id;
-        PERFORM append_event('unbarred', p_run_id, v_instance, jsonb_build_object('unsafe', true, 'by', p_requested_by));
+        PERFORM unbar(v_instance, jsonb_build_object('unsafe', true, 'by', p_requested_by));
     ELSIF NOT coalesce(v_instance.bars_successor, false) THEN
         verdict := 'not_running';
         holder := NULL;

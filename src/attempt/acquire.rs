@@ -89,7 +89,8 @@ pub(super) async fn acquire(
     }
     loop {
         let claimed = async {
-            file_deaths(coordinator, &plan.job.state, fleet_id).await?;
+            // What cannot be filed now is no reason not to claim: if it matters, the claim says so.
+            file_deaths(coordinator, &plan.job.state, fleet_id).await;
             coordinator.claim(&request).await
         };
         let claim = match claimed.await {
@@ -162,11 +163,20 @@ pub(super) async fn acquire(
     }
 }
 
-/// Tells the database of every death on this host that it may not know of; returns of how many it did not.
-pub(crate) async fn file_deaths(coordinator: &Coordinator, state: &StateDir, fleet_id: Uuid) -> Result<usize, DbError> {
+/// What became of the deaths of this host.
+#[derive(Debug, Default)]
+pub(crate) struct Filed {
+    /// How many the database had not known of.
+    pub(crate) news: usize,
+    /// Why one could not be filed. It stays where it is, for the next time.
+    pub(crate) trouble: Option<DbError>,
+}
+
+/// Tells the database of every death on this host that it may not know of.
+pub(crate) async fn file_deaths(coordinator: &Coordinator, state: &StateDir, fleet_id: Uuid) -> Filed {
     // A folder that cannot be read has nothing to tell.
     let deaths = remains::sweep(&state.instances(), fleet_id).unwrap_or_default();
-    let mut news = 0;
+    let mut filed = Filed::default();
     for death in deaths {
         let filing = CertificateFiling {
             run_id: death.header.run_id.clone(),
@@ -175,12 +185,24 @@ pub(crate) async fn file_deaths(coordinator: &Coordinator, state: &StateDir, fle
             end: death.end.clone(),
             filed_by: coordinator.identity().executor_id.clone(),
         };
-        let verdict = coordinator.file(filing).await?;
-        news += usize::from(verdict == FilingVerdict::Ok);
-        // Whatever the verdict: it has nothing more to say.
-        death.told();
+        match coordinator.file(filing).await {
+            Ok(FilingVerdict::Locked) => {}
+            Ok(verdict) => {
+                filed.news += usize::from(verdict == FilingVerdict::Ok);
+                // Whatever the verdict: it has nothing more to say.
+                death.told();
+            }
+            // The others may still be filed; not over a connection that has just failed.
+            Err(error) => {
+                let is_over = !matches!(error, DbError::Statement { .. } | DbError::Unavailable { .. });
+                filed.trouble = Some(error);
+                if is_over {
+                    break;
+                }
+            }
+        }
     }
-    Ok(news)
+    filed
 }
 
 /// Watches the guards of this host: when the one of the holder ends, it is time to look again.

@@ -14,12 +14,11 @@ mod supervision;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::db::{DbError, Target};
 use crate::elapsed::Instant;
-use crate::guard::certificate::Header;
+use crate::guard::certificate::{DeathSecret, Header};
 use crate::guard::containment::{Containment, Secured};
 use crate::guard::{Arming, FromGuard, Guard, GuardError, Order, Outlet, Preparation, Rules, ToGuard, remains};
 use crate::identity::boot_id;
@@ -128,7 +127,7 @@ pub(crate) struct Granted {
     pub(crate) claim: Claim,
     pub(crate) secured: Secured,
     pub(crate) fleet_id: Uuid,
-    pub(crate) secret: [u8; 32],
+    pub(crate) secret: DeathSecret,
 }
 
 /// From a granted claim to its finish. The guard is ready, and not armed yet.
@@ -177,7 +176,7 @@ async fn claim(
     guard: &mut Guard,
     signals: &mut Signals,
 ) -> Result<Result<Granted, Refusal>, AttemptError> {
-    let secret = random_secret().map_err(AttemptError::Random)?;
+    let secret = DeathSecret::random().map_err(AttemptError::Random)?;
     let (secured, greeted) = tokio::join!(guard.ready(), acquire::greet(coordinator, plan, signals));
     let secured = secured?;
     let fleet_id = match greeted? {
@@ -194,7 +193,7 @@ async fn claim(
         note_refusal: plan.patience == Patience::None,
     };
     request.executor.containment = secured.label();
-    request.executor.death_secret_hash = Some(hash_of(&secret));
+    request.executor.death_secret_hash = Some(secret.hash());
     let claimed = acquire::acquire(coordinator, &request, fleet_id, plan, signals).await?;
     Ok(claimed.map(|claim| Granted { instance_id, claim, secured, fleet_id, secret }))
 }
@@ -248,17 +247,4 @@ fn surroundings(
 /// Short, because the path of a socket must be; the tail of a v7 uuid is random.
 fn socket_name(instance_id: InstanceId) -> String {
     format!("{}.sock", &instance_id.0.simple().to_string()[16..])
-}
-
-/// What stands in a certificate of death, and nowhere else.
-pub(crate) fn random_secret() -> std::io::Result<[u8; 32]> {
-    use std::io::Read;
-    let mut secret = [0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut secret)?;
-    Ok(secret)
-}
-
-/// What the database knows of a secret.
-pub(crate) fn hash_of(secret: &[u8; 32]) -> [u8; 32] {
-    Sha256::digest(secret).into()
 }

@@ -48,6 +48,8 @@ struct Supervisor<'a> {
     lost: bool,
     frozen: bool,
     remaining_told: bool,
+    /// Whether the node has asked for its end already.
+    halted: bool,
 }
 
 /// Supervises a command that has been told to go, until its tree is empty and its end is recorded.
@@ -66,6 +68,7 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
         lost: false,
         frozen: false,
         remaining_told: false,
+        halted: false,
     };
     let mut state = lease.state();
     let time_up = job.timeout.map(|timeout| Instant::now() + timeout);
@@ -196,6 +199,10 @@ impl Supervisor<'_> {
     }
 
     async fn signalled(&mut self, number: i32, origin: Origin) -> Result<(), GuardError> {
+        if origin == Origin::Halt && std::mem::replace(&mut self.halted, true) {
+            let rung = self.ladder.kill();
+            return self.climb(rung).await;
+        }
         if origin == Origin::Halt {
             let rung = self.ladder.stop(InstanceStatus::Released, Instant::now(), self.job.stop_grace);
             return self.climb(rung).await;
@@ -285,12 +292,14 @@ pub(super) async fn guard_lost(job: &Job, mut lease: Lease, mut guard: Guard, si
     }
 }
 
-/// Resolves at the second signal that asks us to end.
+/// Resolves at the second signal that asks us to end, or when a node halts.
 async fn asked_twice(signals: &mut Signals) {
     let mut seen = 0;
     while seen < 2 {
-        if let (SIGHUP | SIGINT | SIGQUIT | SIGTERM, _) = signals.next().await {
-            seen += 1;
+        match signals.next().await {
+            (_, Origin::Halt) => return,
+            (SIGHUP | SIGINT | SIGQUIT | SIGTERM, _) => seen += 1,
+            _ => {}
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Shared, logs};
 use crate::attempt::{self, AttemptError, Conclusion, Granted, Job};
+use crate::guard::certificate::DeathSecret;
 use crate::guard::{Guard, Outlet, Preparation};
 use crate::instance::Claim;
 use crate::node::store::Assignment;
@@ -21,26 +22,39 @@ pub(crate) struct Report {
     pub(crate) text: String,
     /// This host could not even begin.
     pub(crate) is_trouble: bool,
+    /// The run is, or may be, in its queue again, and due.
+    pub(crate) goes_back: bool,
 }
 
 /// Makes the attempt. Whatever goes wrong before the command starts gives the run back, or ends it where nobody could start it.
 pub(super) async fn carry_out(
     shared: Arc<Shared>,
     assignment: Assignment,
-    secret: [u8; 32],
+    secret: DeathSecret,
     signals: Signals,
 ) -> Report {
     let name = format!("run \"{}\" attempt {}", assignment.run_id, assignment.attempt);
     match attempt_at(&shared, assignment, secret, signals).await {
-        Ok(conclusion) => Report { text: format!("{name}: {}", told(&conclusion)), is_trouble: false },
-        Err(error) => Report { text: format!("{name} could not begin: {error}"), is_trouble: true },
+        Ok(conclusion) => {
+            let status = match &conclusion {
+                Conclusion::Ended(certificate) => Some(certificate.end.status),
+                Conclusion::Lost { .. } | Conclusion::Unrecorded { .. } => None,
+            };
+            Report {
+                text: format!("{name}: {}", told(&conclusion)),
+                is_trouble: false,
+                // A failed one waits for its backoff first.
+                goes_back: status == Some(InstanceStatus::Released),
+            }
+        }
+        Err(error) => Report { text: format!("{name} could not begin: {error}"), is_trouble: true, goes_back: true },
     }
 }
 
 async fn attempt_at(
     shared: &Shared,
     assignment: Assignment,
-    secret: [u8; 32],
+    secret: DeathSecret,
     signals: Signals,
 ) -> Result<Conclusion, AttemptError> {
     let setup = &shared.setup;

@@ -20,15 +20,16 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::{Id, JoinSet};
 use uuid::Uuid;
 
-use crate::attempt::{AttemptError, hash_of, random_secret};
+use crate::attempt::AttemptError;
 use crate::db::{DbError, Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
+use crate::guard::certificate::DeathSecret;
 use crate::guard::containment::Containment;
 use crate::guard::{Guard, Outlet, Preparation};
 use crate::ids::{InstanceId, RunId};
 use crate::instance::{Coordinator, Timing};
 use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
-use crate::node::{Catalogue, Lane};
+use crate::node::{Catalogue, Claimer};
 use crate::state_dir::StateDir;
 use crate::supervise::{Origin, Signals};
 
@@ -37,6 +38,13 @@ pub(crate) use logs::{log_of, newest_log};
 
 /// After the guards of this host could not be had: something is out of room, and claiming would only hurt.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Between two claims, and two beats, that hints have asked for. One that comes alone is served at once.
+const HINTED_CLAIM_INTERVAL: Duration = Duration::from_millis(50);
+const HINTED_BEAT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// After a call of the database that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a node needs to know.
 #[derive(Debug)]
@@ -77,17 +85,18 @@ enum Phase {
 struct Node {
     shared: std::sync::Arc<Shared>,
     link: Link,
-    registration: Registration,
-    containment: String,
+    claimer: Claimer,
     running: JoinSet<Report>,
     /// How to speak to each attempt, by its task.
     attempts: HashMap<Id, (RunId, mpsc::Sender<(i32, Origin)>)>,
-    /// The ids of the last claim that was not answered: asked again, they mean the same slots.
-    unanswered: Vec<Slot>,
     phase: Phase,
     claim_due: Instant,
+    claimed_at: Instant,
+    /// No claim before, whoever asks for it.
+    paused_until: Instant,
     sweep_due: Instant,
     beat_due: Instant,
+    beaten_at: Instant,
     prune_due: Instant,
     trouble_told: bool,
 }
@@ -115,15 +124,16 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
     let mut node = Node {
         link: Link::new(setup.target.clone(), setup.timing.attempt_timeout),
         shared: std::sync::Arc::new(Shared { setup, coordinator, fleet_id }),
-        registration,
-        containment,
+        claimer: Claimer::new(registration, containment),
         running: JoinSet::new(),
         attempts: HashMap::new(),
-        unanswered: Vec::new(),
         phase: Phase::Working,
         claim_due: now,
+        claimed_at: Instant::from_nanos(0),
+        paused_until: now,
         sweep_due: now,
         beat_due: now,
+        beaten_at: Instant::from_nanos(0),
         prune_due: now + sweep::PRUNE_INTERVAL,
         trouble_told: false,
     };
@@ -133,7 +143,7 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
     while !node.is_done() {
         let due = node.next_due();
         tokio::select! {
-            Some(ended) = node.running.join_next_with_id() => node.ended(ended),
+            Some(ended) = node.running.join_next_with_id() => node.ended(ended).await,
             heard = news.recv() => node.heard(heard),
             (signal, _) = signals.next() => node.signalled(signal),
             () = sleep_until(due) => node.due().await,
@@ -152,6 +162,10 @@ async fn probe(setup: &Setup) -> Result<String, AttemptError> {
     Ok(secured?.label())
 }
 
+fn fresh_slot() -> std::io::Result<Slot> {
+    Ok(Slot { instance_id: InstanceId::fresh(), secret: Some(DeathSecret::random()?) })
+}
+
 impl Node {
     fn describe(&self) -> String {
         let setup = &self.shared.setup;
@@ -164,9 +178,9 @@ impl Node {
         };
         format!(
             "node {} with {slots} for queue {}, {}, {may}",
-            self.registration.identity.executor_id,
+            self.claimer.registration().identity.executor_id,
             setup.catalogue.queues.join(", "),
-            self.containment
+            self.claimer.containment()
         )
     }
 
@@ -180,20 +194,20 @@ impl Node {
 
     fn is_done(&self) -> bool {
         // A claim without an answer may have been granted: while there is time, that is found out first.
-        let in_doubt = !self.unanswered.is_empty() && self.phase != Phase::Halting;
+        let in_doubt = self.claimer.in_doubt() > 0 && self.phase != Phase::Halting;
         self.phase != Phase::Working && self.running.is_empty() && !in_doubt
     }
 
     fn may_claim(&self) -> bool {
         match self.phase {
             Phase::Working => self.free() > 0,
-            Phase::Draining { .. } => !self.unanswered.is_empty(),
+            Phase::Draining { .. } => self.claimer.in_doubt() > 0,
             Phase::Halting => false,
         }
     }
 
     fn next_due(&self) -> Instant {
-        let claim = self.may_claim().then_some(self.claim_due);
+        let claim = self.may_claim().then_some(self.claim_due.max(self.paused_until));
         let halt = match self.phase {
             Phase::Draining { until } => Some(until),
             _ => None,
@@ -209,13 +223,18 @@ impl Node {
             self.say("drain_timeout is over: giving back what still runs");
             self.halt();
         }
-        if self.beat_due <= now {
-            self.beat().await;
+        if self.beat_due <= now && !self.beat().await {
+            // Whatever else is asked of it now would only keep us from hearing signals.
+            let later = Instant::now() + RETRY_PAUSE;
+            for due in [&mut self.beat_due, &mut self.sweep_due, &mut self.claim_due] {
+                *due = later.max(*due);
+            }
+            return;
         }
         if self.sweep_due <= now {
             self.sweep().await;
         }
-        if self.may_claim() && self.claim_due <= now {
+        if self.may_claim() && self.claim_due.max(self.paused_until) <= now {
             self.claim().await;
         }
     }
@@ -223,13 +242,17 @@ impl Node {
     fn heard(&mut self, heard: Result<Hint, broadcast::error::RecvError>) {
         let now = Instant::now();
         match heard {
-            Ok(Hint { kind: HintKind::Queued, name }) if self.shared.setup.catalogue.queues.contains(&name) => {
-                self.claim_due = now;
+            Ok(Hint { kind: HintKind::Queued, name })
+                if name == store::ANY_QUEUE || self.shared.setup.catalogue.queues.contains(&name) =>
+            {
+                self.claim_due = self.claim_due.min(now.max(self.claimed_at + HINTED_CLAIM_INTERVAL));
             }
-            Ok(Hint { kind: HintKind::Node, .. }) => self.beat_due = now,
+            Ok(Hint { kind: HintKind::Node, .. }) => {
+                self.beat_due = self.beat_due.min(now.max(self.beaten_at + HINTED_BEAT_INTERVAL));
+            }
             Ok(_) => {}
             // It may have been among what we were too slow to hear.
-            Err(_) => self.claim_due = now,
+            Err(_) => self.claim_due = self.claim_due.min(now.max(self.claimed_at + HINTED_CLAIM_INTERVAL)),
         }
     }
 
@@ -244,7 +267,10 @@ impl Node {
                 self.say("a second signal: stopping what runs, and giving it back");
                 self.halt();
             }
-            Phase::Halting => {}
+            Phase::Halting => {
+                self.say("a third signal: killing what runs, and leaving what cannot be recorded to its certificates");
+                self.halt();
+            }
         }
     }
 
@@ -266,73 +292,58 @@ impl Node {
         }
     }
 
-    async fn beat(&mut self) {
-        self.beat_due = Instant::now() + self.shared.setup.timing.heartbeat_interval;
+    /// False if the database did not answer.
+    async fn beat(&mut self) -> bool {
+        self.beaten_at = Instant::now();
+        self.beat_due = self.beaten_at + self.shared.setup.timing.heartbeat_interval;
         let state = if self.phase == Phase::Working { NodeState::Ready } else { NodeState::Draining };
         let running = i32::try_from(self.running.len()).unwrap_or(i32::MAX);
-        let registration = &self.registration;
+        let registration = self.claimer.registration();
         match self.link.call(async |session| store::beat(session, registration, running, state).await).await {
             Ok(Some(by)) if self.phase == Phase::Working => self.drain(&format!("asked by {by}")),
             Ok(_) => self.trouble_told = false,
-            Err(error) => self.trouble(&error),
+            Err(error) => {
+                self.trouble(&error);
+                return false;
+            }
         }
+        true
     }
 
     async fn claim(&mut self) {
-        self.claim_due = Instant::now() + self.shared.setup.poll_interval;
-        let (asks_again, takes_more) = (!self.unanswered.is_empty(), self.phase == Phase::Working);
-        let slots = match self.slots() {
-            Ok(slots) => slots,
+        self.claimed_at = Instant::now();
+        self.claim_due = self.claimed_at + self.shared.setup.poll_interval;
+        let wanted = if self.phase == Phase::Working { self.free().saturating_sub(self.claimer.in_doubt()) } else { 0 };
+        let asked = wanted + self.claimer.in_doubt();
+        let fresh = match (0..wanted).map(|_| fresh_slot()).collect() {
+            Ok(fresh) => fresh,
             Err(error) => return self.say(format_args!("no randomness could be had: {error}")),
         };
-        let (registration, containment) = (&self.registration, &self.containment);
-        let catalogue = &self.shared.setup.catalogue;
-        let claimed = self
-            .link
-            .call(async |session| {
-                let lanes = if takes_more { store::lanes(session).await? } else { Vec::new() };
-                let served: Vec<i32> =
-                    lanes.iter().filter(|lane: &&Lane| catalogue.serves(lane)).map(|l| l.lane_id).collect();
-                if served.is_empty() && !asks_again {
-                    return Ok(Vec::new());
-                }
-                store::claim_queued(session, registration, containment, &served, &slots).await
-            })
-            .await;
-        let assignments = match claimed {
+        let assignments = match self.claimer.claim(&mut self.link, fresh).await {
             Ok(assignments) => assignments,
             Err(error) => {
-                // Whether they were granted is unknown. Asked again with the same ids, we hear of it.
-                self.unanswered = slots;
-                self.claim_due = Instant::now() + Duration::from_millis(500);
-                return self.trouble(&error);
+                self.claim_due = Instant::now() + RETRY_PAUSE;
+                self.trouble(&error);
+                if let (DbError::TooOld { .. }, Phase::Working) = (&error, self.phase) {
+                    self.drain("too old");
+                }
+                return;
             }
         };
-        self.unanswered.clear();
         if assignments.is_empty() && self.shared.setup.once && self.running.is_empty() {
             self.phase = Phase::Halting;
         }
-        if assignments.len() == slots.len() {
+        if assignments.len() == asked {
             // There may be more.
             self.claim_due = Instant::now();
         }
-        for assignment in assignments {
-            let slot = slots.iter().find(|slot| slot.instance_id == assignment.instance_id);
-            self.start(assignment, slot.expect("an assignment is one of our slots").secret);
+        for (assignment, slot) in assignments {
+            self.start(assignment, slot);
         }
     }
 
-    /// An instance for each free slot: those that were asked for without an answer come first.
-    fn slots(&mut self) -> std::io::Result<Vec<Slot>> {
-        let mut slots = std::mem::take(&mut self.unanswered);
-        while slots.len() < self.free() {
-            let secret = random_secret()?;
-            slots.push(Slot { instance_id: InstanceId::fresh(), secret, secret_hash: hash_of(&secret) });
-        }
-        Ok(slots)
-    }
-
-    fn start(&mut self, assignment: Assignment, secret: [u8; 32]) {
+    fn start(&mut self, assignment: Assignment, slot: Slot) {
+        let secret = slot.secret.expect("a slot of a node has one");
         let (orders, heard) = mpsc::channel(8);
         let run_id = assignment.run_id.clone();
         let attempt = assignment::carry_out(self.shared.clone(), assignment, secret, Signals::from(heard));
@@ -340,15 +351,18 @@ impl Node {
         self.attempts.insert(task.id(), (run_id, orders));
     }
 
-    fn ended(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
+    async fn ended(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
         self.claim_due = Instant::now();
         match ended {
             Ok((task, report)) => {
                 self.attempts.remove(&task);
                 if report.is_trouble {
-                    self.claim_due = Instant::now() + TROUBLE_PAUSE;
+                    self.paused_until = Instant::now() + TROUBLE_PAUSE;
                 }
                 self.say(report.text);
+                if report.goes_back {
+                    self.given_back().await;
+                }
             }
             Err(error) => {
                 // Its guard has killed the command when its socket was closed.
@@ -367,7 +381,7 @@ impl Node {
     }
 
     async fn say_goodbye(&mut self) {
-        let registration = &self.registration;
+        let registration = self.claimer.registration();
         let _ = self.link.call(async |session| store::beat(session, registration, 0, NodeState::Gone).await).await;
         self.say("drained");
     }

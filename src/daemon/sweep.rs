@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Node;
 use crate::attempt::file_deaths;
+use crate::db::{DbError, Hint, HintKind};
 use crate::elapsed::Instant;
 use crate::guard;
 use crate::node::store;
@@ -21,11 +22,15 @@ impl Node {
         self.sweep_due = Instant::now() + SWEEP_INTERVAL;
         guard::reap();
         let shared = self.shared.clone();
-        match file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id).await {
-            Ok(0) => {}
-            // What they held may be queued again.
-            Ok(_) => self.claim_due = Instant::now(),
-            Err(error) => return self.trouble(&error),
+        let filed = file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id).await;
+        if filed.news > 0 {
+            self.given_back().await;
+        }
+        if let Some(error) = &filed.trouble {
+            self.trouble(error);
+            if !matches!(error, DbError::Statement { .. } | DbError::Unavailable { .. }) {
+                return;
+            }
         }
         if self.prune_due <= Instant::now() {
             self.prune_due = Instant::now() + PRUNE_INTERVAL;
@@ -36,18 +41,29 @@ impl Node {
             }
         }
         let testimony = shared.coordinator.testimony().await;
-        let by = &self.registration.identity.executor_id;
+        let by = &self.claimer.registration().identity.executor_id;
         match self.link.call(async |session| store::reap(session, by, testimony).await).await {
             Ok(silent) => {
-                for holder in silent.iter().filter(|holder| holder.reason.is_empty()) {
+                let dead: Vec<_> = silent.iter().filter(|holder| holder.reason.is_empty()).collect();
+                for holder in &dead {
                     self.say(format_args!(
                         "executor {} of run \"{}\" is dead: it has been silent for too long",
                         holder.executor_id, holder.run_id
                     ));
-                    self.claim_due = Instant::now();
+                }
+                if !dead.is_empty() {
+                    self.given_back().await;
                 }
             }
             Err(error) => self.trouble(&error),
         }
+    }
+
+    /// Some runs are back in their queues: we look at once, and so should others, who may have more room.
+    pub(super) async fn given_back(&mut self) {
+        self.claim_due = Instant::now();
+        let hint = Hint { kind: HintKind::Queued, name: store::ANY_QUEUE.to_owned() };
+        // A lost hint is made up for by polling.
+        let _ = self.link.call(async |session| Ok(hint.send(session).await.is_ok())).await;
     }
 }

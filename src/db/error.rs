@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
+use super::version::Version;
+
 /// A call of the database that did not answer as hoped.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DbError {
@@ -158,6 +160,10 @@ impl DbError {
         let code = answer.code();
         match code.code() {
             _ if *code == SqlState::READ_ONLY_SQL_TRANSACTION => DbError::ReadOnly { target, message },
+            "SY001" => {
+                let (oldest, ours) = (answer.message().to_owned(), Version::OURS.to_string());
+                DbError::TooOld { target, oldest, ours }
+            }
             "3F000" | "42P01" | "42883" | "42703" => DbError::NotMigrated { target, message },
             "3D000" | "28000" | "28P01" => DbError::Refused { target, message },
             "42501" => DbError::Denied { target, message },

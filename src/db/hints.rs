@@ -12,6 +12,9 @@ use tokio_postgres::types::Type;
 use super::session::Session;
 use crate::ids::RunId;
 
+/// How many hints are sent at once.
+const HINTS_MAX: usize = 100;
+
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
@@ -44,10 +47,17 @@ impl Hint {
 
     /// Tells everybody who listens. One that gets lost is made up for by polling.
     pub(crate) async fn send(&self, session: &Session) -> Result<(), Error> {
-        const HINT: &str = "-- hints.send
-            SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '50ms', true), pg_notify($1, $2)";
-        let payload = format!("{} {}", self.kind.word(), self.name);
-        session.query(HINT, &[(&session.schema().as_str(), Type::TEXT), (&payload, Type::TEXT)]).await?;
+        Hint::send_all(std::slice::from_ref(self), session).await
+    }
+
+    /// Several at once. Of very many only some: whoever listens would be kept from its own work.
+    pub(crate) async fn send_all(hints: &[Hint], session: &Session) -> Result<(), Error> {
+        const HINTS: &str = "-- hints.send
+            SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '50ms', true), pg_notify($1, payload)
+              FROM unnest($2::text[]) AS payload";
+        let payloads: Vec<String> =
+            hints.iter().take(HINTS_MAX).map(|hint| format!("{} {}", hint.kind.word(), hint.name)).collect();
+        session.query(HINTS, &[(&session.schema().as_str(), Type::TEXT), (&payloads, Type::TEXT_ARRAY)]).await?;
         Ok(())
     }
 

@@ -21,7 +21,7 @@ mod embedded_migrations {
 }
 
 /// The version of the function set below. Raised whenever a function changes in a way that older binaries would notice.
-pub(crate) const FUNCTIONS_VERSION: i32 = 2;
+pub(crate) const FUNCTIONS_VERSION: i32 = 3;
 
 /// One file per transition, in the order in which they can be created.
 const FUNCTIONS: &[&str] = &[
@@ -32,9 +32,10 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/lock_briefly.sql"),
     include_str!("../../migrations/functions/brake.sql"),
     include_str!("../../migrations/functions/staleness.sql"),
-    include_str!("../../migrations/functions/end_instance.sql"),
+    include_str!("../../migrations/functions/end_instances.sql"),
     include_str!("../../migrations/functions/fence.sql"),
     include_str!("../../migrations/functions/evict_blockers.sql"),
+    include_str!("../../migrations/functions/fitness.sql"),
     include_str!("../../migrations/functions/claim.sql"),
     include_str!("../../migrations/functions/beat.sql"),
     include_str!("../../migrations/functions/finish.sql"),

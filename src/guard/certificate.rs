@@ -4,12 +4,14 @@
 //! the tenure may be ended as the certificate says. A free lock without a certificate proves nothing, and neither does a
 //! missing pid, a new boot id or a closed connection.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::deadman::KillReason;
@@ -17,6 +19,35 @@ use crate::elapsed::Instant;
 use crate::ids::{InstanceId, RunId};
 use crate::outcome::End;
 use crate::state_dir::open_private;
+
+/// What the database asks of a reported death. It knows the hash; the secret itself stands in the certificate alone.
+#[derive(Clone, Copy)]
+pub(crate) struct DeathSecret([u8; 32]);
+
+impl DeathSecret {
+    /// A fresh one, of the kernel's randomness.
+    pub(crate) fn random() -> io::Result<DeathSecret> {
+        let mut secret = [0; 32];
+        File::open("/dev/urandom")?.read_exact(&mut secret)?;
+        Ok(DeathSecret(secret))
+    }
+
+    /// What the database may know: SHA-256.
+    pub(crate) fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.0).into()
+    }
+
+    /// For the header of the file.
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+}
+
+impl fmt::Debug for DeathSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeathSecret")
+    }
+}
 
 /// Why the lock must be free: written by the guard when it is armed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,7 +57,7 @@ pub(crate) struct Header {
     pub(crate) executor_id: String,
     /// The database that may be told.
     pub(crate) fleet_id: Uuid,
-    /// What the database asks of a reported death. Never leaves this file but for the database.
+    /// A [`DeathSecret`]. Never leaves this file but for the database.
     pub(crate) secret: Vec<u8>,
     pub(crate) boot_id: Option<String>,
     /// Where the tree can be found again, if it is in a cgroup.

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::heartbeat::{self, Held, Op};
-use super::lease::Lease;
+use super::heartbeat;
+use super::lease::{FinishError, Lease};
+use super::operation::{FINISHES_MAX, Held, Op};
 use super::state::{Gauges, LeaseState};
-use super::store::{CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Executor, FilingVerdict, Holder};
+use super::store::{
+    CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Executor, FilingVerdict, Finish, FinishVerdict, Holder,
+};
 use super::timing::{Timing, UnsafeTiming};
 use super::trust::Trust;
 use super::witness::Testimony;
@@ -17,6 +20,7 @@ use crate::db::{DbError, Hello, Hint, InvalidTarget, Target};
 use crate::elapsed::Instant;
 use crate::identity::Identity;
 use crate::ids::{InstanceId, RunId};
+use crate::outcome::{End, InstanceStatus};
 
 /// How often an ambiguous claim is asked again before its caller hears of it.
 const CLAIM_TRIES: u32 = 3;
@@ -156,6 +160,10 @@ impl Coordinator {
         }
     }
 
+    pub(crate) fn timing(&self) -> Timing {
+        self.timing
+    }
+
     pub(crate) fn executor(&self) -> &Executor {
         &self.executor
     }
@@ -189,8 +197,38 @@ impl Coordinator {
         instance_id: InstanceId,
         granted: Claim,
     ) -> Result<Lease, AcquireError> {
+        let mut leases = self.hold_all(vec![(run_id.clone(), instance_id, granted)]).await;
+        leases.pop().expect("one lease for each claim")
+    }
+
+    /// The same of many, whose first heartbeats go together; an answer for each, in the order given.
+    pub(crate) async fn hold_all(&self, granted: Vec<(RunId, InstanceId, Claim)>) -> Vec<Result<Lease, AcquireError>> {
+        let (leases, held): (Vec<Lease>, Vec<Held>) =
+            granted.into_iter().map(|(run_id, instance_id, claim)| self.lease(run_id, instance_id, claim)).unzip();
+        // If the loop is gone, each lease finds out for itself.
+        let _ = self.operations.send(Op::Hold(held)).await;
+        let until = tokio::time::Instant::now() + self.timing.fence_after;
+        let mut acknowledged = Vec::with_capacity(leases.len());
+        let mut in_vain = Vec::new();
+        for lease in leases {
+            acknowledged.push(match self.first_heartbeat(&lease, until).await {
+                Ok(()) => Ok(lease),
+                Err(error) => {
+                    in_vain.push((lease, End::of(InstanceStatus::Released)));
+                    Err(error)
+                }
+            });
+        }
+        if !in_vain.is_empty() {
+            // Our caller may end as soon as he hears of it, and with him whatever is left to do behind his back.
+            let _ = tokio::time::timeout(self.timing.attempt_timeout, self.finish_all(in_vain)).await;
+        }
+        acknowledged
+    }
+
+    fn lease(&self, run_id: RunId, instance_id: InstanceId, granted: Claim) -> (Lease, Held) {
         let gauges = Arc::new(Gauges::default());
-        let (sender, mut state) = watch::channel(LeaseState::default());
+        let (sender, state) = watch::channel(LeaseState::default());
         let lease = Lease {
             run_id: run_id.clone(),
             instance_id,
@@ -198,36 +236,83 @@ impl Coordinator {
             attempt: granted.attempt.expect("a granted claim has an attempt"),
             predecessor: granted.predecessor,
             gauges: gauges.clone(),
-            state: state.clone(),
+            state,
             operations: self.operations.clone(),
+            stale_after: self.timing.stale_after,
             ended: false,
         };
         let held = Held {
-            run_id: lease.run_id.clone(),
-            instance_id: lease.instance_id,
+            run_id,
+            instance_id,
             gauges,
             state: sender,
             trust: Trust::default(),
             due: Instant::now(),
             is_told: false,
         };
-        self.operations.send(Op::Hold(held)).await.map_err(|_| AcquireError::Stopped)?;
-        let after = self.timing.fence_after;
+        (lease, held)
+    }
+
+    async fn first_heartbeat(&self, lease: &Lease, until: tokio::time::Instant) -> Result<(), AcquireError> {
+        let mut state = lease.state.clone();
         let first = async {
             let heard = state.wait_for(|state| state.trusted_until.is_some() || state.lost.is_some()).await;
             heard.map(|state| state.lost.is_some())
         };
-        match tokio::time::timeout(after, first).await {
-            Ok(Ok(false)) => Ok(lease),
+        match tokio::time::timeout_at(until, first).await {
+            Ok(Ok(false)) => Ok(()),
             Ok(Ok(true)) => Err(AcquireError::LostAtOnce),
             Ok(Err(_)) => Err(AcquireError::Stopped),
             Err(_) => {
                 let trouble = lease.state.borrow().trouble.clone();
-                // Our caller may end as soon as he hears of it, and with him whatever is left to do behind his back.
-                let _ = tokio::time::timeout(self.timing.attempt_timeout, lease.release()).await;
-                Err(AcquireError::Unacknowledged { after, trouble })
+                Err(AcquireError::Unacknowledged { after: self.timing.fence_after, trouble })
             }
         }
+    }
+
+    /// Ends many tenures, each as it says, and keeps them alive until their ends are recorded; an answer for each, in the
+    /// order given. They go in transactions of 500, so that a thousand ends cost little more than one.
+    ///
+    /// The leases must be this coordinator's. Dropping the future gives back those whose ends are not recorded yet; some of
+    /// them may have been.
+    pub async fn finish_all(&self, ended: Vec<(Lease, End)>) -> Vec<Result<(), FinishError>> {
+        let mut results = Vec::with_capacity(ended.len());
+        let mut ended = ended.into_iter().peekable();
+        while ended.peek().is_some() {
+            let batch: Vec<(Lease, End)> = ended.by_ref().take(FINISHES_MAX).collect();
+            results.extend(self.finish_batch(batch).await);
+        }
+        results
+    }
+
+    async fn finish_batch(&self, batch: Vec<(Lease, End)>) -> Vec<Result<(), FinishError>> {
+        let finishes: Vec<Finish> = batch.iter().map(|(lease, end)| lease.as_ended(end.clone())).collect();
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let verdicts = loop {
+            let finishes = finishes.clone();
+            match self.ask(|reply| Op::FinishAll { finishes, reply }).await {
+                Some(Ok(verdicts)) => break verdicts,
+                Some(Err(DbError::Statement { .. })) => break Vec::new(),
+                // Its outcome is unknown, or it cannot be had yet, or the loop was too busy to take it: ask again.
+                _ if !self.operations.is_closed() => tokio::time::sleep(backoff.next_delay()).await,
+                _ => break Vec::new(),
+            }
+        };
+        let mut results = Vec::with_capacity(batch.len());
+        let mut over = Vec::with_capacity(batch.len());
+        for (n, (mut lease, end)) in batch.into_iter().enumerate() {
+            results.push(match verdicts.get(n) {
+                Some(FinishVerdict::Ok) => Ok(()),
+                Some(FinishVerdict::Lost) => Err(FinishError::Lost { run_id: lease.run_id.clone() }),
+                // Busy, or one of them cannot be recorded, and none was: each has to be asked for by itself.
+                Some(FinishVerdict::Busy) | None => lease.record_end(end).await,
+            });
+            over.push(lease.instance_id);
+            lease.abandon();
+        }
+        // If the loop is gone there is nothing left that could beat.
+        let _ = self.operations.send(Op::Forget(over)).await;
+        results
     }
 
     pub(crate) async fn file(&self, filing: CertificateFiling) -> Result<FilingVerdict, DbError> {

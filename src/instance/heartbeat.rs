@@ -4,85 +4,32 @@
 //! second one, so that no heartbeat waits behind a claim that waits for a lock.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc};
 
-use super::state::{Gauges, LeaseState, Loss};
-use super::store::{
-    self, Beat, BeatVerdict, CertificateFiling, Claim, ClaimRequest, ClaimVerdict, FilingVerdict, Pulse,
-};
+use super::operation::{Held, Op, perform, work_aside};
+use super::state::Loss;
+use super::store::{self, Beat, BeatVerdict, Pulse};
 use super::timing::Timing;
-use super::trust::Trust;
 use super::witness::{Testimony, Witness};
 use crate::backoff::Backoff;
-use crate::db::{DbError, Hello, Hint, HintKind, Link, Target};
+use crate::db::{DbError, Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
-use crate::ids::{Fence, InstanceId, RunId};
-use crate::outcome::{End, InstanceStatus};
+use crate::ids::InstanceId;
 
-/// How many operations may wait for the loop.
-const OPERATIONS_WAITING_MAX: usize = 64;
+/// How many operations may wait for the loop: a batch of leases may be dropped at once.
+const OPERATIONS_WAITING_MAX: usize = 1024;
+
+/// How much news may wait to be heard, by those who want it.
+const NEWS_WAITING_MAX: usize = 64;
 
 /// How many instances one statement beats for: their rows are locked until it commits, and others want to look.
 const BATCH_MAX: usize = 100;
 
 /// News can wait for this long: what ends sooner has a finish to tell it with.
 const SOON: Duration = Duration::from_millis(100);
-
-type Reply<T> = oneshot::Sender<Result<T, DbError>>;
-
-/// What the loop can be asked to do. Each is tried once, within `attempt_timeout`.
-pub(super) enum Op {
-    /// Make sure of a connection.
-    Hello(Reply<Hello>),
-    Claim {
-        request: Box<ClaimRequest>,
-        reply: Reply<Claim>,
-    },
-    /// Keep this lease from now on; the first heartbeat goes at once.
-    Hold(Held),
-    Finish {
-        run_id: RunId,
-        instance_id: InstanceId,
-        fence: Fence,
-        end: Box<End>,
-        phases: i64,
-        reply: Reply<bool>,
-    },
-    /// Stop its heartbeats and give it back, trying for at most `stale_after`: by then it has run out.
-    Release {
-        run_id: RunId,
-        instance_id: InstanceId,
-        fence: Fence,
-    },
-    File {
-        filing: Box<CertificateFiling>,
-        reply: Reply<FilingVerdict>,
-    },
-    /// Send this one's heartbeat soon: it has something to tell.
-    BeatSoon(InstanceId),
-    /// It has ended: no more heartbeats.
-    Forget(InstanceId),
-    /// What the witness has to say now.
-    Testify(Reply<Option<Testimony>>),
-    /// Beat without instances, to become a witness of the database's clock.
-    KeepWarm,
-}
-
-/// A lease as the loop keeps it.
-pub(super) struct Held {
-    pub(super) run_id: RunId,
-    pub(super) instance_id: InstanceId,
-    pub(super) gauges: Arc<Gauges>,
-    pub(super) state: watch::Sender<LeaseState>,
-    pub(super) trust: Trust,
-    pub(super) due: Instant,
-    /// Whether others have been told that it is held.
-    pub(super) is_told: bool,
-}
 
 /// Starts the loop. It ends when the last sender is dropped and everything given back is acknowledged or run out.
 ///
@@ -91,7 +38,7 @@ pub(super) fn spawn(target: Target, timing: Timing) -> std::io::Result<(mpsc::Se
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, operations) = mpsc::channel(OPERATIONS_WAITING_MAX);
     let (aside, set_aside) = mpsc::channel(OPERATIONS_WAITING_MAX);
-    let news = broadcast::Sender::new(OPERATIONS_WAITING_MAX);
+    let news = broadcast::Sender::new(NEWS_WAITING_MAX);
     let (link, hints) = Link::listening_later(target.clone(), timing.attempt_timeout);
     let heard = news.clone();
     std::thread::Builder::new().name("systole-beat".to_owned()).spawn(move || {
@@ -101,10 +48,10 @@ pub(super) fn spawn(target: Target, timing: Timing) -> std::io::Result<(mpsc::Se
             news: heard,
             talk_due: None,
             timing,
-            operations: Some(operations),
+            operations,
             aside,
             held: HashMap::new(),
-            releases: Vec::new(),
+            hinted_at: Instant::from_nanos(0),
             witness: Witness::default(),
             warm_due: None,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
@@ -122,90 +69,58 @@ struct Heartbeat {
     /// When to tell others what is held, and to begin to listen: what is over before then needs neither.
     talk_due: Option<Instant>,
     timing: Timing,
-    operations: Option<mpsc::Receiver<Op>>,
+    operations: mpsc::Receiver<Op>,
     aside: mpsc::Sender<(Op, Option<Testimony>)>,
     held: HashMap<InstanceId, Held>,
-    releases: Vec<Release>,
+    /// When a hint last made us beat, or soon will.
+    hinted_at: Instant,
     witness: Witness,
     warm_due: Option<Instant>,
     backoff: Backoff,
 }
 
-struct Release {
-    run_id: RunId,
-    instance_id: InstanceId,
-    fence: Fence,
-    due: Instant,
-    until: Instant,
-}
-
 impl Heartbeat {
     async fn run(mut self) {
-        while self.operations.is_some() || !self.releases.is_empty() {
+        loop {
             let due = self.next_due();
             tokio::select! {
                 biased;
                 () = sleep_until(due.unwrap_or(Instant::from_nanos(u64::MAX))) => {
                     self.beat().await;
-                    self.release().await;
                     self.talk().await;
                 }
-                Some(hint) = self.hints.recv() => self.heard(hint),
-                operation = next_operation(&mut self.operations) => match operation {
+                operation = self.operations.recv() => match operation {
                     Some(operation) => self.serve(operation).await,
-                    None => {
-                        // Nobody is left to hold anything: every lease releases itself when it is dropped.
-                        self.operations = None;
-                        self.held.clear();
-                        self.warm_due = None;
-                    }
+                    // Nobody is left to hold anything: every lease releases itself when it is dropped.
+                    None => return,
                 },
+                // Last, because strangers send them.
+                Some(hint) = self.hints.recv() => self.heard(hint),
             }
         }
     }
 
     fn next_due(&self) -> Option<Instant> {
         let held = self.held.values().map(|held| held.due);
-        held.chain(self.warm_due).chain(self.talk_due).chain(self.releases.iter().map(|release| release.due)).min()
+        held.chain(self.warm_due).chain(self.talk_due).min()
     }
 
     async fn serve(&mut self, operation: Op) {
-        let alone =
-            |held: &HashMap<InstanceId, Held>, id: Option<InstanceId>| held.keys().all(|held| Some(*held) == id);
-        let inline = match &operation {
-            Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::Testify(_) | Op::KeepWarm => true,
-            Op::Hello(_) | Op::Claim { .. } | Op::File { .. } => alone(&self.held, None),
-            Op::Finish { instance_id, .. } => alone(&self.held, Some(*instance_id)),
-        };
         let testimony = self.witness.testimony(Instant::now());
-        if !inline {
-            // A full queue means a hundred claims at once: dropping the operation tells its caller to try again.
-            let _ = self.aside.try_send((operation, testimony));
-            return;
-        }
         match operation {
-            Op::Hold(held) => {
+            Op::Hold(leases) => {
                 self.talk_due = self.talk_due.or(Some(Instant::now() + SOON));
-                self.held.insert(held.instance_id, held);
-            }
-            Op::Release { run_id, instance_id, fence } => {
-                self.held.remove(&instance_id);
-                let now = Instant::now();
-                self.releases.push(Release {
-                    run_id,
-                    instance_id,
-                    fence,
-                    due: now,
-                    until: now + self.timing.stale_after,
-                });
+                self.held.extend(leases.into_iter().map(|held| (held.instance_id, held)));
             }
             Op::BeatSoon(instance_id) => {
                 if let Some(held) = self.held.get_mut(&instance_id) {
                     held.due = held.due.min(Instant::now() + SOON);
                 }
             }
-            Op::Forget(instance_id) => {
-                self.held.remove(&instance_id);
+            Op::Forget(instances) => {
+                for instance_id in instances {
+                    self.held.remove(&instance_id);
+                }
             }
             Op::Testify(reply) => {
                 let _ = reply.send(Ok(testimony));
@@ -214,8 +129,30 @@ impl Heartbeat {
                 self.warm_due = self.warm_due.or(Some(Instant::now()));
                 self.talk_due = Some(Instant::now());
             }
-            other => perform(&mut self.link, other, testimony).await,
+            Op::Release(release) => {
+                self.held.remove(&release.finish.instance_id);
+                self.set_aside(Op::Release(release), None);
+            }
+            Op::Finish { ref finish, .. } if self.holds_only(&[finish.instance_id]) => {
+                perform(&mut self.link, operation, testimony).await;
+            }
+            Op::Hello(_) | Op::Claim { .. } | Op::File { .. } if self.held.is_empty() => {
+                perform(&mut self.link, operation, testimony).await;
+            }
+            Op::Hello(_) | Op::Claim { .. } | Op::File { .. } | Op::Finish { .. } | Op::FinishAll { .. } => {
+                self.set_aside(operation, testimony);
+            }
         }
+    }
+
+    fn holds_only(&self, instances: &[InstanceId]) -> bool {
+        self.held.keys().all(|held| instances.contains(held))
+    }
+
+    /// For the second connection. A full queue drops it, which tells its caller to try again; what was to be given back runs
+    /// out by itself.
+    fn set_aside(&mut self, operation: Op, testimony: Option<Testimony>) {
+        let _ = self.aside.try_send((operation, testimony));
     }
 
     /// One statement for everything that is due, or soon will be; a few, if that is a great deal.
@@ -285,12 +222,17 @@ impl Heartbeat {
         }
     }
 
-    /// Whoever is asked for something hears what it is with its heartbeat.
+    /// Whoever is asked for something hears what it is with its heartbeat: soon, and however often it is asked, not for ever
+    /// at once.
     fn heard(&mut self, hint: Hint) {
-        if hint.kind == HintKind::Asked {
-            for held in self.held.values_mut().filter(|held| held.run_id.as_str() == hint.name) {
-                held.due = Instant::now();
+        if hint.kind == HintKind::Asked
+            && let Some(held) = self.held.values_mut().find(|held| held.run_id.as_str() == hint.name)
+        {
+            let now = Instant::now();
+            if self.hinted_at <= now {
+                self.hinted_at = now.max(self.hinted_at + SOON);
             }
+            held.due = held.due.min(self.hinted_at);
         }
         // Nobody may be waiting for news.
         let _ = self.news.send(hint);
@@ -303,88 +245,14 @@ impl Heartbeat {
         }
         self.talk_due = None;
         self.link.listen().await;
-        for held in self.held.values_mut().filter(|held| !held.is_told) {
+        let untold = self.held.values_mut().filter(|held| !held.is_told);
+        let told = untold.map(|held| {
             held.is_told = true;
-            let hint = Hint::of_run(HintKind::Claimed, &held.run_id);
-            let _ = self.link.call(async |session| Ok(hint.send(session).await.is_ok())).await;
-        }
-    }
-
-    async fn release(&mut self) {
-        let now = Instant::now();
-        for mut release in std::mem::take(&mut self.releases) {
-            if release.due > now {
-                self.releases.push(release);
-                continue;
-            }
-            let end = End::of(InstanceStatus::Released);
-            let (instance_id, fence) = (release.instance_id, release.fence);
-            let hint = Hint::of_run(HintKind::Ended, &release.run_id);
-            let answer = self
-                .link
-                .call(async |session| {
-                    hint.send_behind(session, store::finish(session, instance_id, fence, &end, 0)).await
-                })
-                .await;
-            // Given back, or lost before: either way there is nothing left to give.
-            if answer.is_err() && now < release.until {
-                release.due = Instant::now() + self.backoff.next_delay();
-                self.releases.push(release);
-            }
-        }
-    }
-}
-
-async fn next_operation(operations: &mut Option<mpsc::Receiver<Op>>) -> Option<Op> {
-    match operations {
-        Some(operations) => operations.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The second connection, for what could make heartbeats wait. It is dialled when it is first needed.
-async fn work_aside(mut link: Link, mut operations: mpsc::Receiver<(Op, Option<Testimony>)>) {
-    while let Some((operation, testimony)) = operations.recv().await {
-        perform(&mut link, operation, testimony).await;
-    }
-}
-
-async fn perform(link: &mut Link, operation: Op, testimony: Option<Testimony>) {
-    // A reply that nobody waits for any more is no error: the caller's future was dropped.
-    match operation {
-        Op::Hello(reply) => {
-            let _ = reply.send(link.hello().await);
-        }
-        Op::Claim { request, reply } => {
-            let answer = link.call(async |session| store::claim(session, &request, testimony).await).await;
-            if let Err(Ok(unheard)) = reply.send(answer)
-                && matches!(unheard.verdict, ClaimVerdict::Ok | ClaimVerdict::Mine)
-                && let Some(fence) = unheard.fence
-            {
-                let end = End::of(InstanceStatus::Released);
-                // Tried once: what cannot be given back now runs out by itself.
-                let _ =
-                    link.call(async |session| store::finish(session, request.instance_id, fence, &end, 0).await).await;
-            }
-        }
-        Op::Finish { run_id, instance_id, fence, end, phases, reply } => {
-            let hint = Hint::of_run(HintKind::Ended, &run_id);
-            let answer = link
-                .call(async |session| {
-                    hint.send_behind(session, store::finish(session, instance_id, fence, &end, phases)).await
-                })
-                .await;
-            let _ = reply.send(answer);
-        }
-        Op::File { filing, reply } => {
-            let hint = Hint::of_run(HintKind::Ended, &filing.run_id);
-            let answer = link
-                .call(async |session| hint.send_behind(session, store::file_certificate(session, &filing)).await)
-                .await;
-            let _ = reply.send(answer);
-        }
-        Op::Hold(_) | Op::Release { .. } | Op::BeatSoon(_) | Op::Forget(_) | Op::Testify(_) | Op::KeepWarm => {
-            unreachable!("serve() does these itself")
+            Hint::of_run(HintKind::Claimed, &held.run_id)
+        });
+        let hints: Vec<Hint> = told.collect();
+        if !hints.is_empty() {
+            let _ = self.link.call(async |session| Ok(Hint::send_all(&hints, session).await.is_ok())).await;
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::heartbeat::Op;
+use super::operation::{Op, Release};
 use super::state::{Gauges, LeaseState, Loss};
-use super::store::Holder;
+use super::store::{Finish, Holder};
 use crate::backoff::Backoff;
 use crate::db::DbError;
 use crate::elapsed::{Instant, sleep_until};
@@ -33,6 +33,7 @@ pub struct Lease {
     pub(super) gauges: Arc<Gauges>,
     pub(super) state: watch::Receiver<LeaseState>,
     pub(super) operations: mpsc::Sender<Op>,
+    pub(super) stale_after: Duration,
     pub(super) ended: bool,
 }
 
@@ -45,7 +46,7 @@ pub enum FinishError {
         /// The run.
         run_id: RunId,
     },
-    /// The database refuses, in a way that waiting does not mend.
+    /// The database takes this end for none, and always will: nothing is recorded, and the lease is given back.
     #[error(transparent)]
     Db(DbError),
     /// The heartbeat thread is gone: a bug of ours.
@@ -142,7 +143,8 @@ impl Lease {
         self.finish(End::of(InstanceStatus::Released)).await
     }
 
-    /// Ends the tenure, and keeps it alive until the end is recorded, however long the database is away.
+    /// Ends the tenure, and keeps it alive until the end is recorded, however long the database is away, or refuses: a
+    /// password that was changed too early, a right that was taken away, are mended by somebody sooner or later.
     ///
     /// Dropping the future gives the lease back instead; the end may have been recorded by then, or not.
     pub async fn finish(mut self, end: End) -> Result<(), FinishError> {
@@ -154,25 +156,17 @@ impl Lease {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {
             let (reply, answer) = oneshot::channel();
-            let operation = Op::Finish {
-                run_id: self.run_id.clone(),
-                instance_id: self.instance_id,
-                fence: self.fence,
-                end: Box::new(end.clone()),
-                phases: self.gauges.phases.load(Ordering::Relaxed),
-                reply,
-            };
+            let finish = Box::new(self.as_ended(end.clone()));
+            let operation = Op::Finish { run_id: self.run_id.clone(), finish, reply };
             self.operations.send(operation).await.map_err(|_| FinishError::Stopped)?;
             match answer.await {
                 Ok(Ok(stands)) => {
                     self.ended = true;
                     // If the queue is full, the next heartbeat finds that there is nothing left to keep.
-                    let _ = self.operations.try_send(Op::Forget(self.instance_id));
+                    let _ = self.operations.try_send(Op::Forget(vec![self.instance_id]));
                     return if stands { Ok(()) } else { Err(FinishError::Lost { run_id: self.run_id.clone() }) };
                 }
-                Ok(Err(error)) if !error.is_transient() => {
-                    return Err(FinishError::Db(error));
-                }
+                Ok(Err(error @ DbError::Statement { .. })) => return Err(FinishError::Db(error)),
                 // Its outcome is unknown, or the loop was too busy to take it: ask again.
                 Ok(Err(_)) | Err(_) => {
                     // A heartbeat tells what the trouble is.
@@ -181,6 +175,11 @@ impl Lease {
                 }
             }
         }
+    }
+
+    /// What is to be recorded of such an end.
+    pub(super) fn as_ended(&self, end: End) -> Finish {
+        Finish { instance_id: self.instance_id, fence: self.fence, end, phases: self.phases() }
     }
 
     /// Leaves the tenure as it is: its end is on disk as a certificate, or has been recorded by somebody else.
@@ -193,11 +192,9 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if !self.ended {
             // If the queue is full or the loop is gone, the lease runs out by itself.
-            let _ = self.operations.try_send(Op::Release {
-                run_id: self.run_id.clone(),
-                instance_id: self.instance_id,
-                fence: self.fence,
-            });
+            let finish = self.as_ended(End::of(InstanceStatus::Released));
+            let until = Instant::now() + self.stale_after;
+            let _ = self.operations.try_send(Op::Release(Release { finish, until }));
         }
     }
 }

@@ -11,12 +11,13 @@
 //! - [`trust`](Trust) until when our last answer may be believed (pure)
 //! - [`witness`](Witness) since when the database's clock may be believed (pure)
 //! - `store` the typed calls of the SQL functions
-//! - `heartbeat` the loop that keeps leases alive, on a thread and connection of its own
+//! - `heartbeat` the loop that keeps leases alive, on a thread and connection of its own; `operation` what else it does
 //! - [`coordinator`](Coordinator), [`lease`](Lease) what a program holds in its hands
 
 mod coordinator;
 mod heartbeat;
 mod lease;
+mod operation;
 mod state;
 pub(crate) mod store;
 mod timing;

@@ -18,11 +18,13 @@ use crate::ids::{Fence, InstanceId, RunId};
 use crate::outcome::{Cause, End, InstanceStatus};
 
 const CLAIM: &str = "-- instance.claim
-    SELECT * FROM systole.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+    SELECT * FROM systole.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 const BEAT: &str = "-- instance.beat
     SELECT * FROM systole.beat($1, $2, $3)";
 const FINISH: &str = "-- instance.finish
     SELECT verdict FROM systole.finish($1, $2, $3, $4, $5, $6, $7)";
+const FINISH_ALL: &str = "-- instance.finish_all
+    SELECT verdicts FROM systole.finish_all($1, $2, $3, $4, $5, $6, $7)";
 const FILE_CERTIFICATE: &str = "-- instance.file_certificate
     SELECT verdict FROM systole.file_certificate($1, $2, $3, $4, $5, $6, $7)";
 
@@ -164,6 +166,27 @@ pub(crate) struct Pulse {
     pub(crate) child_pid: Option<i32>,
 }
 
+/// How a tenure ended, in its holder's words.
+#[derive(Debug, Clone)]
+pub(crate) struct Finish {
+    pub(crate) instance_id: InstanceId,
+    pub(crate) fence: Fence,
+    pub(crate) end: End,
+    pub(crate) phases: i64,
+}
+
+/// What became of one of many finishes.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FinishVerdict {
+    /// It stands as said.
+    Ok,
+    /// The tenure had ended before in another way.
+    Lost,
+    /// Somebody's transaction holds a row of it: say it again.
+    Busy,
+}
+
 /// A certificate of death, to be filed.
 #[derive(Debug, Clone)]
 pub(crate) struct CertificateFiling {
@@ -186,6 +209,8 @@ pub(crate) enum FilingVerdict {
     Unknown,
     /// The secret is not the instance's.
     Forged,
+    /// Somebody's transaction holds a row of it: file it again.
+    Locked,
 }
 
 /// Claims a run. Idempotent by the instance id.
@@ -222,6 +247,7 @@ pub(crate) async fn claim(
             (&(tolerance.as_millis() as i64), Type::INT8),
             (&request.once, Type::BOOL),
             (&request.note_refusal, Type::BOOL),
+            (&env!("CARGO_PKG_VERSION"), Type::TEXT),
         ],
     )
     .await?;
@@ -271,29 +297,53 @@ pub(crate) async fn beat(session: &Session, pulses: &[Pulse]) -> Result<Beat, Er
 }
 
 /// The holder's own word on its end: true if it stands as said, false if the tenure had been lost.
-pub(crate) async fn finish(
-    session: &Session,
-    instance_id: InstanceId,
-    fence: Fence,
-    end: &End,
-    phases: i64,
-) -> Result<bool, Error> {
-    let cause = end.cause.map(Cause::as_str);
+pub(crate) async fn finish(session: &Session, said: &Finish) -> Result<bool, Error> {
+    let cause = said.end.cause.map(Cause::as_str);
     let row = only_row(
         session,
         FINISH,
         &[
-            (&instance_id.0, Type::UUID),
-            (&fence.0, Type::INT8),
-            (&end.status.as_str(), Type::TEXT),
-            (&end.exit_code, Type::INT4),
+            (&said.instance_id.0, Type::UUID),
+            (&said.fence.0, Type::INT8),
+            (&said.end.status.as_str(), Type::TEXT),
+            (&said.end.exit_code, Type::INT4),
             (&cause, Type::TEXT),
-            (&phases, Type::INT8),
-            (&end.detail, Type::JSONB),
+            (&said.phases, Type::INT8),
+            (&said.end.detail, Type::JSONB),
         ],
     )
     .await?;
     Ok(row.get::<_, &str>("verdict") == "ok")
+}
+
+/// The same of many, in one transaction that waits for no lock; a verdict for each, in the order given.
+pub(crate) async fn finish_all(session: &Session, said: &[Finish]) -> Result<Vec<FinishVerdict>, Error> {
+    let row = only_row(
+        session,
+        FINISH_ALL,
+        &[
+            (&column(said, |it| it.instance_id.0), Type::UUID_ARRAY),
+            (&column(said, |it| it.fence.0), Type::INT8_ARRAY),
+            (&column(said, |it| it.end.status.as_str()), Type::TEXT_ARRAY),
+            (&column(said, |it| it.end.exit_code), Type::INT4_ARRAY),
+            (&column(said, |it| it.end.cause.map(Cause::as_str)), Type::TEXT_ARRAY),
+            (&column(said, |it| it.phases), Type::INT8_ARRAY),
+            (&column(said, |it| &it.end.detail), Type::JSONB_ARRAY),
+        ],
+    )
+    .await?;
+    let verdicts: Vec<&str> = row.get::<_, Option<_>>("verdicts").unwrap_or_default();
+    let verdict = |word: &str| match word {
+        "ok" => FinishVerdict::Ok,
+        "lost" => FinishVerdict::Lost,
+        "busy" => FinishVerdict::Busy,
+        other => unreachable!("finish.sql has no verdict {other:?}"),
+    };
+    Ok(verdicts.into_iter().map(verdict).collect())
+}
+
+fn column<'a, T>(said: &'a [Finish], field: impl Fn(&'a Finish) -> T) -> Vec<T> {
+    said.iter().map(field).collect()
 }
 
 /// Files a certificate of death. Idempotent.
@@ -318,6 +368,7 @@ pub(crate) async fn file_certificate(session: &Session, filing: &CertificateFili
         "already" => FilingVerdict::Already,
         "unknown" => FilingVerdict::Unknown,
         "forged" => FilingVerdict::Forged,
+        "locked" => FilingVerdict::Locked,
         other => unreachable!("file_certificate.sql has no verdict {other:?}"),
     })
 }

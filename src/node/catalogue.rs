@@ -1,18 +1,10 @@
 //! What a node can serve: its queues, its labels, and the commands that it may start. Pure.
 //!
-//! A row of a database is not a remote shell. What a run needs started is one of its requirements, like any label: only a node
-//! whose own configuration allows it looks into that lane.
+//! A row of a database is not a remote shell. What a run needs started is one of its requirements, like any label: a node
+//! claims only what its own configuration allows, and starts nothing else whatever it was given.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-
-/// A queue and what its runs require.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lane {
-    pub(crate) lane_id: i32,
-    pub(crate) queue: String,
-    pub(crate) requirements: BTreeMap<String, String>,
-}
 
 /// What one node can serve.
 #[derive(Debug, Clone, Default)]
@@ -33,19 +25,6 @@ pub(crate) enum Asked<'a> {
 }
 
 impl Catalogue {
-    /// Whether runs of this lane may be started here.
-    pub(crate) fn serves(&self, lane: &Lane) -> bool {
-        self.queues.contains(&lane.queue) && lane.requirements.iter().all(|(key, value)| self.has(key, value))
-    }
-
-    fn has(&self, key: &str, value: &str) -> bool {
-        match key {
-            "systole:argv" => self.allow_submitted_commands,
-            "systole:command" => self.commands.contains_key(value),
-            key => self.labels.get(key).is_some_and(|own| own == value),
-        }
-    }
-
     /// Program and arguments of a run; `None` if it may not be started here. Whole elements `{run_id}` and `{attempt}` of a
     /// configured command are filled in: a value never becomes part of an argument, and never passes a shell.
     pub(crate) fn command(&self, asked: Asked<'_>, run_id: &str, attempt: i32) -> Option<Vec<OsString>> {
@@ -75,23 +54,6 @@ mod tests {
                 .into(),
             allow_submitted_commands: false,
         }
-    }
-
-    fn lane(queue: &str, requirements: &[(&str, &str)]) -> Lane {
-        let requirements = requirements.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Lane { lane_id: 1, queue: queue.to_owned(), requirements }
-    }
-
-    #[test]
-    fn a_lane_is_served_if_all_it_requires_is_here() {
-        let own = catalogue();
-        assert!(own.serves(&lane("default", &[("systole:command", "train"), ("gpu", "a100")])));
-        assert!(!own.serves(&lane("default", &[("systole:command", "train"), ("gpu", "h100")])));
-        assert!(!own.serves(&lane("other", &[("systole:command", "train")])));
-        assert!(!own.serves(&lane("default", &[("systole:command", "rm")])));
-        assert!(!own.serves(&lane("default", &[("systole:argv", "yes")])), "nobody has allowed that");
-        let allowed = Catalogue { allow_submitted_commands: true, ..own };
-        assert!(allowed.serves(&lane("default", &[("systole:argv", "yes")])));
     }
 
     #[test]

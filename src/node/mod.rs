@@ -1,6 +1,8 @@
 //! Who is here to start what is queued: a node, what it can serve, and what it asks of the database.
 
 mod catalogue;
+mod claimer;
 pub(crate) mod store;
 
-pub(crate) use catalogue::{Catalogue, Lane};
+pub(crate) use catalogue::Catalogue;
+pub(crate) use claimer::Claimer;

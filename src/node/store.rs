@@ -10,19 +10,17 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
-use super::Lane;
 use super::catalogue::Asked;
 use crate::db::Session;
+use crate::guard::certificate::DeathSecret;
 use crate::identity::Identity;
 use crate::ids::{Fence, InstanceId, RunId};
 use crate::instance::{Holder, Testimony};
 
-const LANES: &str = "-- node.lanes
-    SELECT lane_id, queue, requirements FROM systole.lanes";
 const BEAT: &str = "-- node.beat
     SELECT drain_requested_by FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 const CLAIM_QUEUED: &str = "-- node.claim_queued
-    SELECT * FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    SELECT * FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 const REAP: &str = "-- node.reap
     SELECT run_id, executor_id, reason FROM systole.reap($1, $2, $3, $4, $5)";
 const PRUNE: &str = "-- node.prune
@@ -34,6 +32,9 @@ const NODES: &str = "-- node.list
            CASE WHEN last_heartbeat < clock_timestamp() - stale_after THEN 'gone' ELSE state END AS state,
            started_at, last_heartbeat FROM systole.nodes
      WHERE last_heartbeat > clock_timestamp() - interval '1 day' ORDER BY host, started_at";
+
+/// What is hinted at when runs went back to queues unknown.
+pub(crate) const ANY_QUEUE: &str = "*";
 
 /// How many silent holders one statement judges.
 const REAP_MAX: i32 = 50;
@@ -59,12 +60,11 @@ pub(crate) struct Registration {
     pub(crate) stale_after: Duration,
 }
 
-/// A free slot: the instance that it will be, and what the database may know of its secret.
+/// A free slot: the instance that it will be, with what stands in its certificate of death, if there will be one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot {
     pub(crate) instance_id: InstanceId,
-    pub(crate) secret: [u8; 32],
-    pub(crate) secret_hash: [u8; 32],
+    pub(crate) secret: Option<DeathSecret>,
 }
 
 /// A queued run that is ours.
@@ -80,6 +80,7 @@ pub(crate) struct Assignment {
     pub(crate) command: Option<String>,
     pub(crate) argv: Option<Vec<String>>,
     pub(crate) env: BTreeMap<String, String>,
+    pub(crate) meta: Option<Value>,
 }
 
 impl Assignment {
@@ -114,19 +115,6 @@ pub(crate) struct NodeView {
     pub(crate) state: String,
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) last_heartbeat: DateTime<Utc>,
-}
-
-/// All lanes that ever had a run.
-pub(crate) async fn lanes(session: &Session) -> Result<Vec<Lane>, Error> {
-    let rows = session.query(LANES, &[]).await?;
-    let lane = |row: &Row| {
-        let requirements: Value = row.get("requirements");
-        let pairs = requirements.as_object().into_iter().flatten();
-        let requirements =
-            pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
-        Lane { lane_id: row.get("lane_id"), queue: row.get("queue"), requirements }
-    };
-    Ok(rows.iter().map(lane).collect())
 }
 
 /// Says that this node is here; returns who wants it drained.
@@ -164,22 +152,29 @@ pub(crate) async fn beat(
     Ok(rows.first().and_then(|row| row.get("drain_requested_by")))
 }
 
-/// As many queued runs as there are slots, out of these lanes. Idempotent by the instance ids.
+/// As many queued runs as there are slots. Idempotent by the instance ids; unless it `takes_more`, it only tells what was granted
+/// to them before.
 pub(crate) async fn claim_queued(
     session: &Session,
     node: &Registration,
     containment: &str,
-    lanes: &[i32],
     slots: &[Slot],
+    takes_more: bool,
 ) -> Result<Vec<Assignment>, Error> {
+    let queues: &[String] = if takes_more { &node.queues } else { &[] };
+    let labels = serde_json::to_value(&node.labels).expect("labels have string keys");
     let ids: Vec<Uuid> = slots.iter().map(|slot| slot.instance_id.0).collect();
-    let hashes: Vec<&[u8]> = slots.iter().map(|slot| slot.secret_hash.as_slice()).collect();
+    let hashes: Vec<Option<[u8; 32]>> = slots.iter().map(|slot| slot.secret.as_ref().map(DeathSecret::hash)).collect();
+    let hashes: Vec<Option<&[u8]>> = hashes.iter().map(|hash| hash.as_ref().map(<[u8; 32]>::as_slice)).collect();
     let identity = &node.identity;
     let rows = session
         .query(
             CLAIM_QUEUED,
             &[
-                (&lanes, Type::INT4_ARRAY),
+                (&queues, Type::TEXT_ARRAY),
+                (&labels, Type::JSONB),
+                (&node.commands, Type::TEXT_ARRAY),
+                (&node.starts_anything, Type::BOOL),
                 (&ids, Type::UUID_ARRAY),
                 (&hashes, Type::BYTEA_ARRAY),
                 (&identity.executor_id, Type::TEXT),
@@ -190,6 +185,7 @@ pub(crate) async fn claim_queued(
                 (&identity.process_started, Type::INT8),
                 (&containment, Type::TEXT),
                 (&(node.stale_after.as_millis() as i64), Type::INT8),
+                (&env!("CARGO_PKG_VERSION"), Type::TEXT),
             ],
         )
         .await?;
@@ -215,6 +211,7 @@ fn assignment(row: &Row) -> Assignment {
         env: env
             .map(|value| serde_json::from_value(value).expect("submit_check.sql lets only texts in"))
             .unwrap_or_default(),
+        meta: row.get("meta"),
     }
 }
 

@@ -65,7 +65,7 @@ fn a_live_holder_is_fenced_at_once_and_followed_when_its_tree_is_dead() {
         assert_eq!(holder.code(SOON), 76, "{}", holder.errors());
         assert_eq!(ends(&database, run), ["CRASHED forced", "RUNNING"]);
         assert_eq!(crash(&database, run), [["forced", "false", "t"]]);
-        assert_eq!(kinds(&database, run), ["claimed", "crashed", "claimed"]);
+        assert_eq!(kinds(&database, run), ["claimed", "crashed", "unbarred", "claimed"]);
         assert_superseded(&database, run, &fence);
         assert_eq!(bars(&database), "0");
         assert!(waiter.errors().contains("was taken away from executor"), "{}", waiter.errors());
@@ -125,7 +125,8 @@ fn a_holder_that_says_nothing_bars_its_successor_until_it_has_been_silent_for_lo
         assert_eq!(crash(&database, run), [["forced", "false", "t"]]);
         // A refusal is history too, once.
         let refusals = if flags.is_empty() { 1 } else { 0 };
-        let expected = [&["claimed", "crashed"] as &[&str], &["refused"][..refusals], &["claimed"]].concat();
+        let expected =
+            [&["claimed", "crashed"] as &[&str], &["refused"][..refusals], &["unbarred", "claimed"]].concat();
         assert_eq!(kinds(&database, run), expected);
 
         let awake = boottime_ms();
@@ -188,7 +189,7 @@ fn what_nobody_runs_cannot_be_taken_away() {
     assert_eq!(run.code(SOON), 76);
     eventually("the bar is lifted", SOON, || (bars(&database) == "0").then_some(()));
     expect(&host.output(&["takeover", "r", "--force"]), 64, &["\"r\" is not running"]);
-    assert_eq!(kinds(&database, "r"), ["claimed", "completed", "claimed", "crashed"]);
+    assert_eq!(kinds(&database, "r"), ["claimed", "completed", "claimed", "crashed", "unbarred"]);
 }
 
 /// The transaction that would commit beside the takeover is the very thing that is to be prevented.

@@ -136,7 +136,7 @@ fn a_run_is_taken_away_by_force_and_its_waiter_starts_behind_the_end_of_its_tree
         assert!(first.mark.living().is_empty(), "two trees at once");
         assert!(first.last_stamp() < second.stamps()[0], "the spans overlap");
         assert_eq!(holder.code(SOON), 76, "{}", holder.errors());
-        assert_eq!(kinds(pooler.behind(), "r"), ["claimed", "crashed", "claimed"]);
+        assert_eq!(kinds(pooler.behind(), "r"), ["claimed", "crashed", "unbarred", "claimed"]);
     });
 }
 

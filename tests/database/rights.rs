@@ -16,6 +16,7 @@ const CALLS: [(&str, &[&str]); 3] = [
             "claim",
             "beat",
             "finish",
+            "finish_all",
             "file_certificate",
             "take_away",
             "claim_queued",
@@ -137,7 +138,7 @@ fn a_worker_cannot_make_our_functions_use_its_own_tables() {
     let claim = |run: &str| {
         format!(
             "SELECT verdict FROM pinned.claim('{run}', gen_random_uuid(), 'x', 'h', 1, NULL, NULL, NULL, 'none', 30000,
-                                              NULL, NULL, NULL, NULL, NULL, false, false)"
+                                              NULL, NULL, NULL, NULL, NULL, false, false, '1000.0.0')"
         )
     };
     let planted = ["runs", "executor_instances", "settings"]

@@ -47,7 +47,8 @@ fn a_run_of_the_same_name_in_each_of_two_schemas_is_two_runs() {
     three.wait_for_output("ready");
     expect(&in_jobs.output(&["takeover", "r", "--force"]), 0, &["taken away"]);
     assert_eq!(three.code(SOON), 76, "{}", three.errors());
-    let history = ["claimed", "refused", "stop_requested", "cancelled", "claimed", "crashed", "claimed", "crashed"];
+    let history =
+        ["claimed", "refused", "stop_requested", "cancelled", "claimed", "crashed", "claimed", "crashed", "unbarred"];
     assert_eq!(jobs(&database, "kind"), history);
     assert_eq!(
         database.sql("SELECT DISTINCT cause FROM jobs.executor_instances WHERE status = 'CRASHED' ORDER BY 1"),

@@ -139,7 +139,7 @@ fn a_claim_does_not_look_at_what_is_not_for_it() {
     let plan = plan.concat().concat();
     assert!(!plan.contains("Seq Scan") && !plan.contains("\"Sort\"") && plan.contains("runs_to_claim"), "{plan}");
     let buffers = "SELECT pg_stat_get_xact_tuples_returned('systole.runs'::regclass) FROM systole.claim_queued(
-        ARRAY[2], ARRAY[gen_random_uuid()], ARRAY[NULL]::bytea[], '1@h', 'h', 1, NULL, NULL, NULL, 'none', 30000)";
+        ARRAY['mine'], '{}', '{}', true, ARRAY[gen_random_uuid()], ARRAY[NULL]::bytea[], '1@h', 'h', 1, NULL, NULL, NULL, 'none', 30000, '1000.0.0')";
     let read: i64 = database.value(buffers).parse().unwrap();
     assert!(read < 100, "{read} rows were read for one claim");
 }

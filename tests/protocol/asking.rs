@@ -152,7 +152,7 @@ impl Session {
             p_containment => 'none', p_stale_after_ms => $4, p_death_secret_hash => sha256($5), p_purpose => 'a test',
             p_trusted_since => clock_timestamp() - $6::float8 * interval '1 second',
             p_expected_now => clock_timestamp() + $7::float8 * interval '1 second', p_tolerance_ms => 5000,
-            p_once => $8, p_note_refusal => $9)";
+            p_once => $8, p_note_refusal => $9, p_version => '1000.0.0')";
         let row = self
             .query_one(
                 CLAIM,

@@ -179,6 +179,53 @@ async fn who_may_not_signal_backends_names_them_all_the_same() {
     assert_unharmed(&user).await;
 }
 
+/// The tree is dead, and what it left open in the database keeps its run from everybody.
+#[tokio::test]
+async fn a_fenced_transaction_of_the_dead_does_not_keep_the_certificate_from_being_filed() {
+    let (database, filer, _) = held("other").await;
+    let tenure = filer.claim(&Ask { secret: Some(b"secret"), ..Ask::of("nightly") }).await.granted();
+    let user = fenced(&database, "nightly", tenure).await;
+    assert_eq!(filer.file(tenure.instance, Some(b"guessed"), "CRASHED", None).await, "forged");
+    assert!(!user.is_closed(), "by a certificate that is none, nobody's transaction is ended");
+    assert_eq!(filer.file(tenure.instance, Some(b"secret"), "CRASHED", None).await, "locked");
+    assert_ended(&user).await;
+    assert_eq!(filer.file(tenure.instance, Some(b"secret"), "CRASHED", None).await, "ok");
+    // Of a stranger's lock nobody is to blame: it is waited for, and left alone.
+    let tenure = filer.claim(&Ask { secret: Some(b"secret"), ..Ask::of("nightly") }).await.granted();
+    let stranger = stranger(&database, "nightly").await;
+    assert_eq!(filer.file(tenure.instance, Some(b"secret"), "CRASHED", None).await, "locked");
+    assert_unharmed(&stranger).await;
+    assert_eq!(filer.file(tenure.instance, Some(b"secret"), "CRASHED", None).await, "ok");
+}
+
+/// A sweep looks at many before it judges the last of them; by then that one may have spoken up.
+#[tokio::test]
+async fn a_holder_that_speaks_up_while_others_are_swept_keeps_its_transaction() {
+    let (database, holder, _) = held("first").await;
+    let tenure = holder.claim(&Ask::of("second")).await.granted();
+    let user = fenced(&database, "second", tenure).await;
+    database.sql("UPDATE systole.executor_instances SET last_heartbeat = last_heartbeat - interval '31 s'");
+    // The judgement of each takes as long as the test pleases.
+    let gate = Session::on(&database).await;
+    gate.batch_execute("SELECT pg_advisory_lock(7)").await.unwrap();
+    database.sql(
+        "CREATE OR REPLACE FUNCTION systole.brake_engaged() RETURNS boolean LANGUAGE plpgsql AS
+         $$ BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN false; END $$",
+    );
+    let sweeper = Session::on(&database).await;
+    let backend = sweeper.backend;
+    let sweep = tokio::spawn(async move {
+        let reap = "SELECT run_id, reason FROM systole.reap('a test', '-infinity', NULL, 0, 10)";
+        let rows = sweeper.query(reap, &[]).await.unwrap();
+        rows.iter().map(|row| format!("{} {}", row.get::<_, &str>(0), row.get::<_, &str>(1))).collect::<Vec<_>>()
+    });
+    until_blocked(&holder, &sweep, backend, gate.backend).await;
+    assert_eq!(holder.beat(&[tenure.instance]).await, ["ok"]);
+    gate.batch_execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    assert_eq!(sweep.await.unwrap(), ["first ", "second fresh"]);
+    assert_unharmed(&user).await;
+}
+
 /// Not for as long as the other one pleases: heartbeats of its own other runs may be behind it.
 #[tokio::test]
 async fn nothing_that_changes_a_run_waits_for_its_lock_for_long() {
@@ -188,7 +235,6 @@ async fn nothing_that_changes_a_run_waits_for_its_lock_for_long() {
     let id = tenure.instance;
     for (what, sql) in [
         ("finish", format!("SELECT systole.finish('{id}', {}, 'COMPLETED', 0, NULL, 0, '{{}}')", tenure.fence)),
-        ("file", format!("SELECT systole.file_certificate('{id}', '', 'COMPLETED', 0, NULL, '{{}}', 'x')")),
         ("request_stop", "SELECT systole.request_stop('nightly', 'x')".to_owned()),
     ] {
         let error = holder.batch_execute(&sql).await.expect_err(what);

@@ -9,6 +9,7 @@
 mod support;
 
 mod asking;
+mod batches;
 mod beating;
 mod brake;
 mod claiming;
@@ -18,6 +19,8 @@ mod evicting;
 mod fencing;
 mod hinting;
 mod migrating;
+mod planning;
 mod racing;
+mod retrying;
 mod sequences;
 mod staleness;

@@ -1,0 +1,96 @@
+-- end_instances(): the one place where instances leave RUNNING. The caller holds the locks on their runs and on them.
+--
+-- One status, exit code, cause, progress and detail for each id; an id that is NULL is passed over. Moves the runs on, and
+-- writes the events named after the ends. A run by hand ends with its instance. One from the queue goes back there when
+-- it was given back, crashed or may be retried: a crash and a failure each have a count and a limit of their own, a release
+-- has neither. One that is to be restarted goes back whatever stopped it. A retry waits for its backoff, exponential with
+-- full jitter and at most an hour; anything else is due at once.
+CREATE OR REPLACE FUNCTION end_instances(
+    p_instance_ids uuid[], p_statuses text[], p_exit_codes integer[], p_causes text[], p_phases bigint[], p_details jsonb[]
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    v_ended integer;
+BEGIN
+    WITH said AS MATERIALIZED (
+        SELECT * FROM unnest(p_instance_ids, p_statuses, p_exit_codes, p_causes, p_phases, p_details)
+                   AS s (instance_id, status, exit_code, cause, phases, detail)
+    ), ended AS (
+        UPDATE executor_instances i
+           SET status = s.status, exit_code = s.exit_code, cause = s.cause,
+               ended_at = greatest(clock_timestamp(), i.started_at),
+               phases_executed = greatest(i.phases_executed, s.phases)
+          FROM said s WHERE i.instance_id = s.instance_id AND i.ended_at IS NULL
+        RETURNING i.instance_id, i.run_id, i.attempt, i.executor_id, i.fence, i.status, i.exit_code, i.cause, s.detail
+    ), counted AS MATERIALIZED (
+        SELECT e.*, r.lane_id IS NOT NULL AS is_queued, r.restart_requested, r.no_retry, r.max_attempts, r.crashes_max, r.backoff,
+               r.failures + CASE WHEN e.status IN ('FAILED', 'TIMED_OUT') THEN 1 ELSE 0 END AS failures,
+               r.crashes + CASE WHEN e.status = 'CRASHED' THEN 1 ELSE 0 END AS crashes
+          FROM ended e JOIN runs r USING (run_id)
+    ), judged AS MATERIALIZED (
+        SELECT c.*, CASE
+            WHEN NOT c.is_queued
+                THEN CASE c.status WHEN 'TIMED_OUT' THEN 'FAILED' WHEN 'RELEASED' THEN 'CANCELLED' ELSE c.status END
+            WHEN c.status = 'RELEASED' OR c.restart_requested AND c.status <> 'COMPLETED' THEN 'QUEUED'
+            WHEN c.status = 'CRASHED' THEN CASE WHEN c.crashes >= c.crashes_max THEN 'FAILED' ELSE 'QUEUED' END
+            WHEN c.status IN ('FAILED', 'TIMED_OUT')
+                THEN CASE WHEN c.failures >= c.max_attempts OR coalesce(c.exit_code = ANY (c.no_retry), false)
+                          THEN 'FAILED' ELSE 'QUEUED' END
+            ELSE c.status END AS next
+          FROM counted c
+    ), spaced AS MATERIALIZED (
+        SELECT j.*, CASE WHEN j.next = 'QUEUED' AND j.status IN ('FAILED', 'TIMED_OUT') AND NOT j.restart_requested
+            THEN random() * retry_bound(j.backoff, j.failures) ELSE interval '0' END AS wait
+          FROM judged j
+    ), moved AS (
+        UPDATE runs r
+           SET status = s.next, restart_requested = false,
+               failures = CASE WHEN s.is_queued AND NOT s.restart_requested THEN s.failures ELSE r.failures END,
+               crashes = CASE WHEN s.is_queued AND NOT s.restart_requested THEN s.crashes ELSE r.crashes END,
+               available_at = CASE WHEN s.next = 'QUEUED' THEN clock_timestamp() + s.wait ELSE r.available_at END,
+               claim_order = CASE WHEN s.wait > interval '0' THEN NULL ELSE r.claim_order END,
+               updated_at = clock_timestamp()
+          FROM spaced s WHERE r.run_id = s.run_id
+    )
+    INSERT INTO run_events (run_id, kind, instance_id, executor_id, fence, detail)
+    SELECT s.run_id, lower(s.status), s.instance_id, s.executor_id, s.fence,
+           jsonb_strip_nulls(s.detail || jsonb_build_object(
+               'attempt', s.attempt, 'exit_code', s.exit_code, 'cause', s.cause,
+               'run', CASE WHEN s.is_queued THEN s.next END,
+               'poison', CASE WHEN s.status = 'CRASHED' AND s.next = 'FAILED' THEN true END,
+               'retry_in_seconds', CASE WHEN s.wait > interval '0' THEN round(extract(epoch FROM s.wait), 1) END))
+      FROM spaced s;
+    GET DIAGNOSTICS v_ended = ROW_COUNT;
+    IF v_ended <> (SELECT count(id) FROM unnest(p_instance_ids) AS id) THEN
+        RAISE EXCEPTION 'of the instances % only % were RUNNING', p_instance_ids, v_ended;
+    END IF;
+END
+$$;
+
+-- retry_bound(): the longest that the retry after this failure may have to wait; it is drawn from 0 to that.
+CREATE OR REPLACE FUNCTION retry_bound(p_backoff interval, p_failures integer) RETURNS interval
+LANGUAGE sql IMMUTABLE AS $$
+    -- Bounded before it is multiplied as well: an interval too long for PostgreSQL would keep every finish from being recorded.
+    SELECT least(least(p_backoff, interval '1 hour') * power(2, least(greatest(p_failures - 1, 0), 20)), interval '1 hour')
+$$;
+
+-- unbar(): whom force took the run away from is no longer at work: its successor may begin. The caller holds the locks.
+CREATE OR REPLACE FUNCTION unbar(p_instance executor_instances, p_detail jsonb) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    UPDATE executor_instances i SET bars_successor = false WHERE i.instance_id = p_instance.instance_id AND i.bars_successor;
+    IF FOUND THEN
+        PERFORM append_event('unbarred', p_instance.run_id, p_instance, p_detail);
+    END IF;
+END
+$$;
+
+-- declare_dead(): end an instance by its age, as staleness() has allowed it. The caller holds the locks.
+CREATE OR REPLACE FUNCTION declare_dead(p_holder executor_instances, p_at timestamptz, p_detail jsonb) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    SELECT end_instances(ARRAY[p_holder.instance_id], ARRAY['CRASHED'], ARRAY[NULL::integer], ARRAY['stale'], ARRAY[0],
+        ARRAY[p_detail || jsonb_build_object(
+            'last_heartbeat', p_holder.last_heartbeat,
+            'margin_seconds', extract(epoch FROM p_at - p_holder.last_heartbeat - p_holder.stale_after))])
+$$;

@@ -1,0 +1,162 @@
+//! What the heartbeat loop can be asked to do beside beating, and the second connection for what could make it wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::state::{Gauges, LeaseState};
+use super::store::{self, CertificateFiling, Claim, ClaimRequest, ClaimVerdict, FilingVerdict, Finish, FinishVerdict};
+use super::trust::Trust;
+use super::witness::Testimony;
+use crate::backoff::Backoff;
+use crate::db::{DbError, Hello, Hint, HintKind, Link};
+use crate::elapsed::{Instant, sleep_until};
+use crate::ids::{InstanceId, RunId};
+use crate::outcome::{End, InstanceStatus};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, DbError>>;
+
+/// How many tenures are ended in one transaction: their rows are locked until it commits.
+pub(super) const FINISHES_MAX: usize = 500;
+
+/// What the loop can be asked to do. Each is tried once, within `attempt_timeout`.
+pub(super) enum Op {
+    /// Make sure of a connection.
+    Hello(Reply<Hello>),
+    Claim {
+        request: Box<ClaimRequest>,
+        reply: Reply<Claim>,
+    },
+    /// Keep these leases from now on; the first heartbeat goes at once.
+    Hold(Vec<Held>),
+    Finish {
+        run_id: RunId,
+        finish: Box<Finish>,
+        reply: Reply<bool>,
+    },
+    /// Many ends in one transaction. Nobody is told: whoever waits for one of these runs looks again by himself.
+    FinishAll {
+        finishes: Vec<Finish>,
+        reply: Reply<Vec<FinishVerdict>>,
+    },
+    /// Stop its heartbeats and give it back, trying for at most `stale_after`: by then it has run out.
+    Release(Release),
+    File {
+        filing: Box<CertificateFiling>,
+        reply: Reply<FilingVerdict>,
+    },
+    /// Send this one's heartbeat soon: it has something to tell.
+    BeatSoon(InstanceId),
+    /// They have ended: no more heartbeats.
+    Forget(Vec<InstanceId>),
+    /// What the witness has to say now.
+    Testify(Reply<Option<Testimony>>),
+    /// Beat without instances, to become a witness of the database's clock.
+    KeepWarm,
+}
+
+/// A lease as the loop keeps it.
+pub(super) struct Held {
+    pub(super) run_id: RunId,
+    pub(super) instance_id: InstanceId,
+    pub(super) gauges: Arc<Gauges>,
+    pub(super) state: watch::Sender<LeaseState>,
+    pub(super) trust: Trust,
+    pub(super) due: Instant,
+    /// Whether others have been told that it is held.
+    pub(super) is_told: bool,
+}
+
+/// A tenure to be given back.
+pub(super) struct Release {
+    pub(super) finish: Finish,
+    /// When it has run out by itself.
+    pub(super) until: Instant,
+}
+
+/// Does one thing that waits for the database.
+pub(super) async fn perform(link: &mut Link, operation: Op, testimony: Option<Testimony>) {
+    // A reply that nobody waits for any more is no error: the caller's future was dropped.
+    match operation {
+        Op::Hello(reply) => {
+            let _ = reply.send(link.hello().await);
+        }
+        Op::Claim { request, reply } => {
+            let answer = link.call(async |session| store::claim(session, &request, testimony).await).await;
+            if let Err(Ok(unheard)) = reply.send(answer)
+                && matches!(unheard.verdict, ClaimVerdict::Ok | ClaimVerdict::Mine)
+                && let Some(fence) = unheard.fence
+            {
+                let finish = Finish {
+                    instance_id: request.instance_id,
+                    fence,
+                    end: End::of(InstanceStatus::Released),
+                    phases: 0,
+                };
+                // Tried once: what cannot be given back now runs out by itself.
+                let _ = link.call(async |session| store::finish(session, &finish).await).await;
+            }
+        }
+        Op::Finish { run_id, finish, reply } => {
+            let hint = Hint::of_run(HintKind::Ended, &run_id);
+            let answer =
+                link.call(async |session| hint.send_behind(session, store::finish(session, &finish)).await).await;
+            let _ = reply.send(answer);
+        }
+        Op::FinishAll { finishes, reply } => {
+            let _ = reply.send(link.call(async |session| store::finish_all(session, &finishes).await).await);
+        }
+        Op::File { filing, reply } => {
+            let hint = Hint::of_run(HintKind::Ended, &filing.run_id);
+            let answer = link
+                .call(async |session| hint.send_behind(session, store::file_certificate(session, &filing)).await)
+                .await;
+            let _ = reply.send(answer);
+        }
+        Op::Release(_) | Op::Hold(_) | Op::BeatSoon(_) | Op::Forget(_) | Op::Testify(_) | Op::KeepWarm => {
+            unreachable!("these do not wait for the database, or are collected")
+        }
+    }
+}
+
+/// The second connection: what could make heartbeats wait, and what is given back. It is dialled when it is first needed,
+/// and ends behind its last sender when everything given back is acknowledged or has run out.
+pub(super) async fn work_aside(mut link: Link, mut operations: mpsc::Receiver<(Op, Option<Testimony>)>) {
+    let mut releases: Vec<Release> = Vec::new();
+    let mut release_due = Instant::from_nanos(0);
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    let mut is_open = true;
+    while is_open || !releases.is_empty() {
+        tokio::select! {
+            biased;
+            operation = operations.recv(), if is_open => match operation {
+                Some((Op::Release(release), _)) => releases.push(release),
+                Some((operation, testimony)) => perform(&mut link, operation, testimony).await,
+                None => is_open = false,
+            },
+            () = sleep_until(release_due), if !releases.is_empty() => {
+                let wait = if give_back(&mut link, &mut releases).await {
+                    backoff.reset();
+                    Duration::ZERO
+                } else {
+                    backoff.next_delay()
+                };
+                release_due = Instant::now() + wait;
+            }
+        }
+    }
+}
+
+/// Gives some back; what is busy, or was not answered, stays for the next time. False if it is too early for that.
+async fn give_back(link: &mut Link, releases: &mut Vec<Release>) -> bool {
+    let some = releases.len().min(FINISHES_MAX);
+    let finishes: Vec<Finish> = releases[..some].iter().map(|release| release.finish.clone()).collect();
+    let verdicts = link.call(async |session| store::finish_all(session, &finishes).await).await;
+    let now = Instant::now();
+    let mut verdicts = verdicts.unwrap_or_default().into_iter();
+    let before = releases.len();
+    // Given back, or lost before: either way there is nothing left to give.
+    releases.retain(|release| verdicts.next().is_none_or(|it| it == FinishVerdict::Busy) && now < release.until);
+    releases.len() < before
+}

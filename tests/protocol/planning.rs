@@ -1,0 +1,80 @@
+//! What a transition reads depends on what it is asked, and not on how many others there are, or on what the planner
+//! believes of them.
+
+use uuid::Uuid;
+
+use crate::asking::database;
+use crate::support::Database;
+
+/// How many rows of our tables these statements read.
+fn rows_read(database: &Database, sql: &str) -> i64 {
+    let statement = format!(
+        "BEGIN; {sql};
+         SELECT sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))
+           FROM pg_class c WHERE c.relnamespace = 'systole'::regnamespace AND c.relname IN
+                ('runs', 'executor_instances', 'run_specs', 'executor_instances_pkey', 'executor_instances_one_running',
+                 'executor_instances_run_id_attempt_key', 'executor_instances_barring', 'runs_pkey', 'runs_to_claim');
+         COMMIT"
+    );
+    database.sql(&statement).last().expect("the sum")[0].parse().unwrap()
+}
+
+/// Analyzed when nothing was running, or never: then the index of what is RUNNING looks empty, and the tables small.
+#[tokio::test]
+async fn nothing_is_read_through_because_of_old_statistics() {
+    for statistics in ["ANALYZE", "SELECT"] {
+        let database = database();
+        database.sql(
+            "INSERT INTO systole.runs (run_id, status, attempt) SELECT 'r' || n, 'COMPLETED', 1 FROM generate_series(1, 500) n;
+             INSERT INTO systole.executor_instances
+                 (instance_id, run_id, attempt, fence, status, executor_id, host, pid, containment, stale_after, started_at,
+                  last_heartbeat, ended_at)
+             SELECT gen_random_uuid(), 'r' || n, 1, n, 'COMPLETED', '1@h', 'h', 1, 'none', '30 s', now(), now(), now()
+               FROM generate_series(1, 500) n",
+        );
+        database.sql(statistics);
+        database.sql(
+            "INSERT INTO systole.runs (run_id, status, attempt) SELECT 'n' || n, 'RUNNING', 1 FROM generate_series(1, 20000) n;
+             INSERT INTO systole.executor_instances
+                 (instance_id, run_id, attempt, fence, status, executor_id, host, pid, containment, stale_after, started_at,
+                  last_heartbeat)
+             SELECT gen_random_uuid(), 'n' || n, 1, n, 'RUNNING', '1@h', 'h', 1, 'none', '30 s', now(), now()
+               FROM generate_series(1, 20000) n;
+             SELECT systole.submit('q' || n, argv => ARRAY['true']) FROM generate_series(1, 100) n",
+        );
+        let id = |run: &str| {
+            database.value(&format!("SELECT instance_id FROM systole.executor_instances WHERE run_id = '{run}'"))
+        };
+        let (one, two, three) = (id("n1"), id("n2"), id("n3"));
+        let new = Uuid::now_v7();
+        for (what, sql) in [
+            ("beat", format!("SELECT systole.beat(ARRAY['{one}', '{two}']::uuid[], '{{0,0}}', '{{NULL,NULL}}')")),
+            ("finish", format!("SELECT systole.finish('{one}', 1, 'COMPLETED', 0, NULL, 0, '{{}}')")),
+            (
+                "finish_all",
+                format!(
+                    "SELECT systole.finish_all(ARRAY['{two}', '{three}']::uuid[], '{{2,3}}', '{{COMPLETED,FAILED}}', '{{0,1}}',
+                        '{{NULL,NULL}}', '{{0,0}}', ARRAY['{{}}', '{{}}']::jsonb[])"
+                ),
+            ),
+            (
+                "claim",
+                format!(
+                    "SELECT systole.claim('n4', '{new}', '2@g', 'g', 2, NULL, NULL, NULL, 'none', 30000, NULL, NULL,
+                        NULL, NULL, 0, false, true, '1000.0.0')"
+                ),
+            ),
+            (
+                "claim_queued",
+                format!(
+                    "SELECT systole.claim_queued('{{default}}', '{{}}', '{{}}', true, ARRAY['{new}']::uuid[],
+                        ARRAY[NULL]::bytea[], '2@g', 'g', 2, NULL, NULL, NULL, 'none', 30000, '1000.0.0')"
+                ),
+            ),
+        ] {
+            let read = rows_read(&database, &sql);
+            assert!(read < 60, "{what} has read {read} rows after {statistics}");
+        }
+        assert_eq!(database.value("SELECT count(*) FROM systole.executor_instances WHERE status = 'RUNNING'"), "19998");
+    }
+}
