@@ -7,6 +7,7 @@
 //! 2. [`db`]: the only door to PostgreSQL.
 //! 3. [`guard`]: the dead man's switch between a supervisor and the tree it started.
 //! 4. [`instance`]: who may act on a run, and until when. `supervise`: the command's surroundings. `run`: what people ask.
+//!    [`node`]: what is queued, and a [`Worker`] for programs that take it from there.
 //! 5. `config`: what was configured, and where. `attempt`: one attempt, from its claim to its finish.
 //! 6. [`cli`]: what a person types.
 
@@ -23,7 +24,7 @@ pub mod guard;
 pub mod identity;
 pub mod ids;
 pub mod instance;
-mod node;
+pub mod node;
 pub mod outcome;
 mod run;
 pub mod state_dir;
@@ -31,6 +32,7 @@ mod supervise;
 
 pub use ids::{Fence, InstanceId, RunId};
 pub use instance::{Coordinator, Lease};
+pub use node::Worker;
 
 /// What `fuzz/` tries. Only there in a build for fuzzing.
 #[cfg(fuzzing)]

@@ -3,6 +3,8 @@
 mod catalogue;
 mod claimer;
 pub(crate) mod store;
+mod worker;
 
 pub(crate) use catalogue::Catalogue;
 pub(crate) use claimer::Claimer;
+pub use worker::{QueuedRun, Serving, Worker};
