@@ -49,8 +49,8 @@ BEGIN
         ), open AS MATERIALIZED (
             SELECT s.lane_id, s.queue,
                    CASE WHEN q.running_max IS NULL THEN v_free ELSE
-                       q.running_max - (SELECT count(*) FROM runs r JOIN lanes o USING (lane_id)
-                                         WHERE r.status = 'RUNNING' AND o.queue = s.queue) END AS room
+                       q.running_max - (SELECT count(*) FROM executor_instances i JOIN runs r USING (run_id) JOIN lanes o USING (lane_id)
+                                         WHERE i.status = 'RUNNING' AND o.queue = s.queue) END AS room
               FROM served s
               LEFT JOIN queues q USING (queue)
              WHERE q.paused_at IS NULL AND (q.running_max IS NULL OR s.queue IN (SELECT queue FROM limited))
@@ -71,7 +71,7 @@ BEGIN
             UPDATE runs r
                SET status = 'RUNNING', attempt = r.attempt + 1, updated_at = v_now,
                    fence = greatest(r.fence, v_settings.fence_floor, floor(extract(epoch FROM v_now) * 1000000)::bigint - 1) + 1
-              FROM picked p WHERE r.run_id = p.run_id AND r.status = 'QUEUED'
+              FROM picked p WHERE r.run_id = p.run_id
             RETURNING r.run_id, r.attempt, r.fence, r.purpose, v_slots[p.n] AS slot
         ), granted AS (
             INSERT INTO executor_instances

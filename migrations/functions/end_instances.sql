@@ -5,6 +5,7 @@
 -- it was given back, crashed or may be retried: a crash and a failure each have a count and a limit of their own, a release
 -- has neither. One that is to be restarted goes back whatever stopped it. A retry waits for its backoff, exponential with
 -- full jitter and at most an hour; anything else is due at once.
+DROP FUNCTION IF EXISTS end_instance(uuid, text, integer, text, bigint, jsonb);
 CREATE OR REPLACE FUNCTION end_instances(
     p_instance_ids uuid[], p_statuses text[], p_exit_codes integer[], p_causes text[], p_phases bigint[], p_details jsonb[]
 ) RETURNS void

@@ -25,6 +25,10 @@ use crate::outcome::{End, InstanceStatus};
 /// How often an ambiguous claim is asked again before its caller hears of it.
 const CLAIM_TRIES: u32 = 3;
 
+/// How often, and how far apart, the ends of many are said again that were locked by somebody.
+const BUSY_TRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
 /// Registers this process as an executor and acquires runs for it.
 ///
 /// Heartbeats have a thread and a connection of their own, so a busy runtime does not lose leases. Cheap to clone; the
@@ -287,24 +291,27 @@ impl Coordinator {
 
     async fn finish_batch(&self, batch: Vec<(Lease, End)>) -> Vec<Result<(), FinishError>> {
         let finishes: Vec<Finish> = batch.iter().map(|(lease, end)| lease.as_ended(end.clone())).collect();
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        let verdicts = loop {
-            let finishes = finishes.clone();
-            match self.ask(|reply| Op::FinishAll { finishes, reply }).await {
-                Some(Ok(verdicts)) => break verdicts,
-                Some(Err(DbError::Statement { .. })) => break Vec::new(),
-                // Its outcome is unknown, or it cannot be had yet, or the loop was too busy to take it: ask again.
-                _ if !self.operations.is_closed() => tokio::time::sleep(backoff.next_delay()).await,
-                _ => break Vec::new(),
+        let mut verdicts = self.say_ended(finishes.clone()).await;
+        // Whoever claims looks at what was claimed just before, and keeps it locked for the moment.
+        for _ in 0..BUSY_TRIES {
+            let is_busy = |n: &usize| verdicts.get(*n) == Some(&FinishVerdict::Busy);
+            let busy: Vec<usize> = (0..finishes.len()).filter(is_busy).collect();
+            if busy.is_empty() {
+                break;
             }
-        };
+            tokio::time::sleep(BUSY_PAUSE).await;
+            let again = self.say_ended(busy.iter().map(|n| finishes[*n].clone()).collect()).await;
+            for (n, verdict) in busy.into_iter().zip(again) {
+                verdicts[n] = verdict;
+            }
+        }
         let mut results = Vec::with_capacity(batch.len());
         let mut over = Vec::with_capacity(batch.len());
         for (n, (mut lease, end)) in batch.into_iter().enumerate() {
             results.push(match verdicts.get(n) {
                 Some(FinishVerdict::Ok) => Ok(()),
                 Some(FinishVerdict::Lost) => Err(FinishError::Lost { run_id: lease.run_id.clone() }),
-                // Busy, or one of them cannot be recorded, and none was: each has to be asked for by itself.
+                // Still busy, or one of them cannot be recorded, and none was: each has to be asked for by itself.
                 Some(FinishVerdict::Busy) | None => lease.record_end(end).await,
             });
             over.push(lease.instance_id);
@@ -313,6 +320,21 @@ impl Coordinator {
         // If the loop is gone there is nothing left that could beat.
         let _ = self.operations.send(Op::Forget(over)).await;
         results
+    }
+
+    /// A verdict for each, however long that takes; none if one of them can never be recorded.
+    async fn say_ended(&self, finishes: Vec<Finish>) -> Vec<FinishVerdict> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        loop {
+            let finishes = finishes.clone();
+            match self.ask(|reply| Op::FinishAll { finishes, reply }).await {
+                Some(Ok(verdicts)) => return verdicts,
+                Some(Err(DbError::Statement { .. })) => return Vec::new(),
+                // Its outcome is unknown, or it cannot be had yet, or the loop was too busy to take it: ask again.
+                _ if !self.operations.is_closed() => tokio::time::sleep(backoff.next_delay()).await,
+                _ => return Vec::new(),
+            }
+        }
     }
 
     pub(crate) async fn file(&self, filing: CertificateFiling) -> Result<FilingVerdict, DbError> {

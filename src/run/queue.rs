@@ -28,9 +28,11 @@ const LIMIT: &str = "-- queue.limit
 const QUEUES: &str = "-- queue.list
     SELECT l.queue, q.paused_at IS NOT NULL AS paused, q.running_max,
            (SELECT count(*) FROM systole.runs r JOIN systole.lanes n USING (lane_id)
-             WHERE n.queue = l.queue AND r.status = 'QUEUED') AS queued,
+             WHERE n.queue = l.queue AND r.status = 'QUEUED' AND r.claim_order IS NOT NULL) +
            (SELECT count(*) FROM systole.runs r JOIN systole.lanes n USING (lane_id)
-             WHERE n.queue = l.queue AND r.status = 'RUNNING') AS running
+             WHERE n.queue = l.queue AND r.status = 'QUEUED' AND r.claim_order IS NULL) AS queued,
+           (SELECT count(*) FROM systole.executor_instances i JOIN systole.runs r USING (run_id)
+              JOIN systole.lanes n USING (lane_id) WHERE n.queue = l.queue AND i.status = 'RUNNING') AS running
       FROM (SELECT queue FROM systole.lanes UNION SELECT queue FROM systole.queues) l
       LEFT JOIN systole.queues q USING (queue) ORDER BY l.queue";
 

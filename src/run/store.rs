@@ -11,10 +11,22 @@ use crate::db::{Hint, HintKind, Session};
 use crate::ids::RunId;
 use crate::instance::Holder;
 
+// Of each kind the newest, by its own index: the history may have ten million.
 const LIST: &str = "-- run.list
+    WITH shown AS (
+        (SELECT r.* FROM systole.executor_instances i JOIN systole.runs r USING (run_id)
+          WHERE i.status = 'RUNNING' ORDER BY i.started_at DESC LIMIT $1)
+        UNION ALL
+        (SELECT r.* FROM systole.lanes l CROSS JOIN LATERAL (
+             SELECT * FROM systole.runs q WHERE q.lane_id = l.lane_id AND q.status = 'QUEUED' AND q.claim_order IS NOT NULL
+              ORDER BY q.claim_order DESC LIMIT $1) r)
+        UNION ALL
+        (SELECT * FROM systole.runs r WHERE r.status = 'QUEUED' AND r.claim_order IS NULL ORDER BY r.available_at LIMIT $1)
+        UNION ALL
+        (SELECT * FROM systole.runs r WHERE r.status NOT IN ('QUEUED', 'RUNNING') ORDER BY r.updated_at DESC LIMIT $1))
     SELECT r.run_id, r.status, r.attempt, r.fence, r.purpose, r.updated_at,
            systole.holder(i, clock_timestamp()) AS holder
-      FROM systole.runs r
+      FROM shown r
       LEFT JOIN systole.executor_instances i ON i.run_id = r.run_id AND (i.status = 'RUNNING' OR i.bars_successor)
      ORDER BY (r.status = 'RUNNING') DESC, r.updated_at DESC LIMIT $1";
 const FIND: &str = "-- run.find

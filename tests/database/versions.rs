@@ -20,7 +20,7 @@ fn next() -> &'static Path {
     NEXT.get_or_init(|| {
         let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let (target, source) = (temporary.parent().unwrap(), temporary.join("next"));
-        for part in ["Cargo.lock", "build.rs", "src", "migrations", "deploy"] {
+        for part in ["Cargo.lock", "build.rs", "src", "migrations", "deploy", "benches"] {
             copy(Path::new(part), &source.join(part));
         }
         let change = |file: &str, changes: &[(&str, &str)]| {

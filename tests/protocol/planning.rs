@@ -13,7 +13,8 @@ fn rows_read(database: &Database, sql: &str) -> i64 {
          SELECT sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))
            FROM pg_class c WHERE c.relnamespace = 'systole'::regnamespace AND c.relname IN
                 ('runs', 'executor_instances', 'run_specs', 'executor_instances_pkey', 'executor_instances_one_running',
-                 'executor_instances_run_id_attempt_key', 'executor_instances_barring', 'runs_pkey', 'runs_to_claim');
+                 'executor_instances_run_id_attempt_key', 'executor_instances_barring', 'runs_pkey', 'runs_to_claim', 'runs_to_come',
+                 'runs_to_prune');
          COMMIT"
     );
     database.sql(&statement).last().expect("the sum")[0].parse().unwrap()
@@ -40,7 +41,9 @@ async fn nothing_is_read_through_because_of_old_statistics() {
                   last_heartbeat)
              SELECT gen_random_uuid(), 'n' || n, 1, n, 'RUNNING', '1@h', 'h', 1, 'none', '30 s', now(), now()
                FROM generate_series(1, 20000) n;
-             SELECT systole.submit('q' || n, argv => ARRAY['true']) FROM generate_series(1, 100) n",
+             SELECT systole.submit('q', argv => ARRAY['true']);
+             INSERT INTO systole.runs (run_id, status, lane_id, claim_order, available_at)
+             SELECT 'q' || n, 'QUEUED', 1, clock_timestamp(), clock_timestamp() FROM generate_series(1, 20000) n",
         );
         let id = |run: &str| {
             database.value(&format!("SELECT instance_id FROM systole.executor_instances WHERE run_id = '{run}'"))
