@@ -6,14 +6,16 @@
 --   systole_viewer   looks
 --
 -- Nobody but the owner can write a table. By hand: psql -f roles.sql, then `systole migrate` as a member of
--- systole_owner. `systole migrate --roles` does it all. For another schema than systole, replace that name in here.
+-- systole_owner (GRANT systole_owner TO deployer), which makes everything in its name. `systole migrate --roles` does
+-- it all. For another schema than systole, replace that name in here.
 --
 -- Give people and machines roles of their own (CREATE ROLE build3 LOGIN PASSWORD '…' IN ROLE systole_worker), or let
 -- them log in as these (ALTER ROLE systole_worker LOGIN PASSWORD '…'). The settings below hold only for the latter:
 -- PostgreSQL applies those of the role that logs in. `systole doctor` says so where it matters, behind a pooler.
 DO $$
 DECLARE
-    v_role text;
+    v_role  text;
+    v_right text;
 BEGIN
     FOREACH v_role IN ARRAY ARRAY['systole_owner', 'systole_worker', 'systole_client', 'systole_viewer'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = v_role) THEN
@@ -34,14 +36,16 @@ BEGIN
         GRANT systole_owner TO CURRENT_USER;
     END IF;
     -- To see since when the server accepts writes, and to end the transaction of a dead executor that keeps its run locked.
-    IF NOT (pg_has_role('systole_owner', 'pg_read_all_stats', 'MEMBER')
-            AND pg_has_role('systole_owner', 'pg_signal_backend', 'MEMBER')) THEN
-        BEGIN
-            GRANT pg_read_all_stats, pg_signal_backend TO systole_owner;
-        EXCEPTION WHEN insufficient_privilege THEN
-            RAISE WARNING 'systole_owner could not be given pg_read_all_stats and pg_signal_backend: ask a superuser';
-        END;
-    END IF;
+    -- One by one: who may not give the one may still give the other.
+    FOREACH v_right IN ARRAY ARRAY['pg_read_all_stats', 'pg_signal_backend'] LOOP
+        IF NOT pg_has_role('systole_owner', v_right, 'MEMBER') THEN
+            BEGIN
+                EXECUTE format('GRANT %I TO systole_owner', v_right);
+            EXCEPTION WHEN insufficient_privilege THEN
+                RAISE WARNING 'systole_owner could not be given %: ask a superuser', v_right;
+            END;
+        END IF;
+    END LOOP;
     -- Nobody's statement outlives its client for long, or holds a lock while nobody works.
     FOREACH v_role IN ARRAY ARRAY['systole_worker', 'systole_client', 'systole_viewer'] LOOP
         IF current_setting('server_version_num')::int >= 140000 THEN

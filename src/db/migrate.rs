@@ -12,6 +12,7 @@ use tokio_postgres::types::Type;
 use super::error::{DbError, chain};
 use super::roles;
 use super::session::{Greeting, Hearing, Session};
+use super::step::{LOCK_TIMEOUT, Patience, lock, step};
 use super::target::Target;
 use super::version::Version;
 
@@ -51,15 +52,6 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/prune.sql"),
 ];
 
-/// Any number will do, as long as every version of systole uses the same.
-const MIGRATION_LOCK: i64 = 0x7379_7374_6f6c_6501;
-
-/// How long to wait for another process that migrates, and for transactions that use a table which is to be changed.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long one step may wait for its locks: heartbeats queue behind it, and must not miss their deadline.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// What is asked for beyond an up-to-date schema.
 #[derive(Debug, Clone, Default)]
 pub struct MigrateOptions {
@@ -82,7 +74,7 @@ pub struct Migrated {
     pub roles_created: Vec<String>,
     /// Whether the schema was somebody else's, and is the owner role's now.
     pub handed_over: bool,
-    /// Warnings of the server, such as a right that could not be granted.
+    /// What stayed undone, and only a person can do, such as a right that could not be granted.
     pub warnings: Vec<String>,
 }
 
@@ -101,6 +93,19 @@ pub enum MigrateError {
          name the server itself with --direct-url or SYSTOLE_DIRECT_URL"
     )]
     Pooled(String),
+    /// There is a role to own the schema, and we may not act as it: what we made would be ours.
+    #[error(
+        "schema {schema} of PostgreSQL {target} is to belong to role {schema}_owner, and {login} may not act as that. As an \
+         administrator: GRANT {schema}_owner TO {login};"
+    )]
+    NotOwner {
+        /// Which database, without secrets.
+        target: String,
+        /// The schema that is not there yet.
+        schema: String,
+        /// As whom we are known to the server.
+        login: String,
+    },
     /// A floor that would shut this binary out, or that is no version.
     #[error(
         "the oldest allowed version is {asked:?}, but should be a version such as 0.1.0, at most this one's: {ours}"
@@ -150,6 +155,7 @@ enum Problem {
     Driver(tokio_postgres::Error),
     Refinery(refinery::Error),
     Locked,
+    NotOwner { login: String },
 }
 
 impl From<tokio_postgres::Error> for Problem {
@@ -160,24 +166,29 @@ impl From<tokio_postgres::Error> for Problem {
 
 impl Problem {
     fn on(self, target: &Target) -> MigrateError {
+        let schema = target.schema().to_string();
         let target = target.describe();
         match self {
             Problem::Driver(error) => DbError::from_driver(target, &error, false).into(),
-            Problem::Refinery(error) => match denial(&error) {
-                Some(denied) => DbError::from_driver(target, denied, false).into(),
-                None => MigrateError::Failed { target, reason: chain(&error) },
+            Problem::Refinery(error) => match answer(&error) {
+                // What the server says to one who is no member of the schema's owner.
+                Some(denied) if denied.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                    DbError::from_driver(target, denied, false).into()
+                }
+                _ => MigrateError::Failed { target, reason: chain(&error) },
             },
             Problem::Locked => MigrateError::Locked(target),
+            Problem::NotOwner { login } => MigrateError::NotOwner { target, schema, login },
         }
     }
 }
 
-/// What the server says to one who is no member of the schema's owner.
-fn denial(error: &refinery::Error) -> Option<&tokio_postgres::Error> {
+/// What the server said, of what refinery says.
+fn answer(error: &refinery::Error) -> Option<&tokio_postgres::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        if let Some(denied) = cause.downcast_ref::<tokio_postgres::Error>() {
-            return (denied.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)).then_some(denied);
+        if let Some(answer) = cause.downcast_ref() {
+            return Some(answer);
         }
         source = cause.source();
     }
@@ -191,9 +202,16 @@ fn floor(text: &str) -> Result<Version, MigrateError> {
 
 async fn open(target: &Target) -> Result<Session, MigrateError> {
     let bound = Duration::from_secs(10);
-    let opening = Session::open(target, bound, Hearing::Never, Greeting::Server);
-    let timeout = || DbError::Timeout { target: target.describe(), after: bound };
-    let (mut session, _) = tokio::time::timeout(bound, opening).await.map_err(|_| timeout())??;
+    let mut opened = Err(DbError::Timeout { target: target.describe(), after: bound });
+    // Each server of a list has its own bound: whoever was cut off is passed over at the next try.
+    for _ in 0..target.servers() {
+        let opening = Session::open(target, bound, Hearing::Never, Greeting::Server);
+        if let Ok(answer) = tokio::time::timeout(bound, opening).await {
+            opened = answer;
+            break;
+        }
+    }
+    let (mut session, _) = opened?;
     if session.is_pooled() {
         return Err(MigrateError::Pooled(target.describe()));
     }
@@ -210,13 +228,15 @@ async fn bring_up_to_date(
     options: &MigrateOptions,
     oldest: Option<Version>,
 ) -> Result<Migrated, Problem> {
-    lock(session).await?;
+    if !lock(session).await? {
+        return Err(Problem::Locked);
+    }
     let mut done = Migrated::default();
     if options.roles {
         done.roles_created = roles::create(session).await?;
-        done.handed_over = roles::belongs_to_another(session).await?;
     }
-    roles::become_owner(session, options.roles).await?;
+    done.handed_over = check_owner(session, options).await?;
+    roles::become_owner(session).await?;
     done.applied = apply(session).await?;
     done.functions_installed = install_functions(session).await?;
     if let Some(oldest) = oldest {
@@ -224,30 +244,26 @@ async fn bring_up_to_date(
             UPDATE systole.settings SET oldest_allowed = $1";
         session.query(raise, &[(&oldest.to_string(), Type::TEXT)]).await?;
     }
-    if options.roles || done.functions_installed {
-        roles::grant(session).await?;
-    }
     if options.roles {
-        done.warnings = roles::warnings(session).await?;
+        // Last, because rights can only be given to what is there; at once, because those who work need both.
+        roles::hand_over(session).await?;
     }
+    done.warnings = roles::warnings(session, options.roles).await?;
     Ok(done)
 }
 
-async fn lock(session: &mut Session) -> Result<(), Problem> {
-    let started = tokio::time::Instant::now();
-    while started.elapsed() < PATIENCE {
-        let row = session.client().query_one("SELECT pg_try_advisory_lock($1)", &[&MIGRATION_LOCK]).await?;
-        if row.get(0) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+/// Whether the schema has to be handed over; refuses to make one that would have the wrong owner.
+async fn check_owner(session: &Session, options: &MigrateOptions) -> Result<bool, Problem> {
+    let standing = roles::standing(session).await?;
+    match standing.owner {
+        None if standing.may_own == Some(false) && !options.roles => Err(Problem::NotOwner { login: standing.login }),
+        owner => Ok(options.roles && owner.is_some_and(|owner| owner != roles::owner_of(session.schema()))),
     }
-    Err(Problem::Locked)
 }
 
 /// Runs what has not been run. A step that does not get its locks in time is tried again: those who work go first.
 async fn apply(session: &mut Session) -> Result<Vec<String>, Problem> {
-    let started = tokio::time::Instant::now();
+    let patience = Patience::begin();
     let mut applied = Vec::new();
     loop {
         let runner = embedded_migrations::migrations::runner().set_abort_missing(false);
@@ -257,9 +273,7 @@ async fn apply(session: &mut Session) -> Result<Vec<String>, Problem> {
         applied.extend(before.into_iter().filter(|name| !still.contains(name)));
         match outcome {
             Ok(_) => return Ok(applied),
-            Err(error) if chain(&error).contains("lock timeout") && started.elapsed() < PATIENCE => {
-                tokio::time::sleep(LOCK_TIMEOUT).await;
-            }
+            Err(error) if answer(&error).is_some_and(|answer| patience.has_room_for(answer)) => patience.rest().await,
             Err(error) => return Err(Problem::Refinery(error)),
         }
     }
@@ -294,18 +308,18 @@ async fn install_functions(session: &mut Session) -> Result<bool, Problem> {
     if !functions_are_older(session).await? {
         return Ok(false);
     }
-    let mut script = String::from("BEGIN;\n");
-    for function in FUNCTIONS {
-        script.push_str(function);
-    }
+    let mut script = FUNCTIONS.concat();
     script.push_str(&format!(
         "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA \"{}\" FROM PUBLIC;
-         UPDATE settings SET functions_version = {FUNCTIONS_VERSION}, functions_digest = '{}';
-         COMMIT;",
+         UPDATE settings SET functions_version = {FUNCTIONS_VERSION}, functions_digest = '{}';",
         session.schema(),
         functions_digest()
     ));
-    session.client().batch_execute(&script).await?;
+    // With the rights to them: a function that was made anew has lost them.
+    if roles::missing(session).await?.is_empty() {
+        script.push_str(&roles::grants(session.schema()));
+    }
+    step(session, &script).await?;
     Ok(true)
 }
 
@@ -319,8 +333,9 @@ async fn look(session: &mut Session, options: &MigrateOptions) -> Result<Migrate
         Err(error) => return Err(error.into()),
     };
     let roles_created = if options.roles { roles::missing(session).await? } else { Vec::new() };
-    let handed_over = options.roles && roles::belongs_to_another(session).await?;
-    Ok(Migrated { applied, functions_installed, roles_created, handed_over, warnings: Vec::new() })
+    let handed_over = check_owner(session, options).await?;
+    let warnings = if options.roles { Vec::new() } else { roles::warnings(session, false).await? };
+    Ok(Migrated { applied, functions_installed, roles_created, handed_over, warnings })
 }
 
 fn functions_digest() -> String {

@@ -13,6 +13,7 @@ mod migrate;
 mod roles;
 mod schema;
 mod session;
+mod step;
 mod target;
 mod tls;
 mod version;

@@ -3,61 +3,77 @@
 use tokio_postgres::Error;
 use tokio_postgres::types::Type;
 
+use super::schema::Schema;
 use super::session::Session;
+use super::step::step;
 
 const ROLES: &str = include_str!("../../deploy/postgres/roles.sql");
 const OWN: &str = include_str!("../../deploy/postgres/own.sql");
 const GRANTS: &str = include_str!("../../deploy/postgres/grants.sql");
 
+/// The four of a fleet, in their order.
+const KINDS: [&str; 4] = ["owner", "worker", "client", "viewer"];
+
+/// Whose the schema is, and who we are to its owner role.
+pub(super) struct Standing {
+    /// `None` while there is no schema.
+    pub(super) owner: Option<String>,
+    /// Whether we may act as its owner role; `None` if there is none.
+    pub(super) may_own: Option<bool>,
+    pub(super) login: String,
+}
+
+/// The role that is to own the schema, where there are roles.
+pub(super) fn owner_of(schema: &Schema) -> String {
+    format!("{schema}_owner")
+}
+
+/// Looks at the schema and its owner role.
+pub(super) async fn standing(session: &Session) -> Result<Standing, Error> {
+    const STANDING: &str = "-- roles.standing
+        SELECT (SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname = $1) AS owner,
+               (SELECT pg_has_role(oid,
+                           CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)
+                  FROM pg_roles WHERE rolname = $2) AS may_own,
+               current_user::text AS login";
+    let schema = session.schema();
+    let parameters = [(&schema.as_str() as _, Type::TEXT), (&owner_of(schema) as _, Type::TEXT)];
+    let rows = session.query(STANDING, &parameters).await?;
+    let row = rows.first().expect("without FROM there is one row");
+    Ok(Standing { owner: row.get("owner"), may_own: row.get("may_own"), login: row.get("login") })
+}
+
 /// The roles that this cluster lacks.
 pub(super) async fn missing(session: &Session) -> Result<Vec<String>, Error> {
     const MISSING: &str = "-- roles.missing
-        SELECT name FROM unnest(ARRAY['systole_owner', 'systole_worker', 'systole_client', 'systole_viewer']) AS name
-         WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)";
-    Ok(session.query(MISSING, &[]).await?.iter().map(|row| row.get(0)).collect())
+        SELECT name FROM unnest($1::text[]) AS name WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)";
+    let names = KINDS.map(|kind| format!("{}_{kind}", session.schema()));
+    let rows = session.query(MISSING, &[(&names.as_slice(), Type::TEXT_ARRAY)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Creates the roles that are missing, and returns which those were.
 pub(super) async fn create(session: &mut Session) -> Result<Vec<String>, Error> {
     let missing = missing(session).await?;
     let roles = session.schema().qualify(ROLES).into_owned();
-    session.client().batch_execute(&roles).await?;
+    step(session, &roles).await?;
     Ok(missing)
 }
 
-/// Whether there is a schema, and it is somebody else's than the owner role's.
-pub(super) async fn belongs_to_another(session: &Session) -> Result<bool, Error> {
-    let ours = format!("{}_owner", session.schema());
-    Ok(owner(session).await?.is_some_and(|owner| owner != ours))
-}
-
-async fn owner(session: &Session) -> Result<Option<String>, Error> {
-    const FIND: &str = "-- roles.find_owner
-        SELECT pg_get_userbyid(nspowner)::text AS owner FROM pg_namespace WHERE nspname = $1";
-    let found = session.query(FIND, &[(&session.schema().as_str(), Type::TEXT)]).await?;
-    Ok(found.first().map(|row| row.get("owner")))
-}
-
 /// Makes sure of the schema, and becomes its owner, so that all that is created belongs to one role.
-pub(super) async fn become_owner(session: &mut Session, roles: bool) -> Result<(), Error> {
-    let schema = session.schema().clone();
-    let ours = format!("{schema}_owner");
-    let owner = owner(session).await?;
-    let owner = match owner {
-        None if roles => {
+pub(super) async fn become_owner(session: &mut Session) -> Result<(), Error> {
+    let (schema, found) = (session.schema().clone(), standing(session).await?);
+    let ours = owner_of(&schema);
+    let owner = match found.owner {
+        Some(owner) => owner,
+        None if found.may_own.is_some() => {
             session.client().batch_execute(&format!("CREATE SCHEMA \"{schema}\" AUTHORIZATION {ours}")).await?;
             ours
         }
         None => {
             session.client().batch_execute(&format!("CREATE SCHEMA \"{schema}\"")).await?;
-            return enter(session).await;
+            found.login
         }
-        Some(owner) if roles && owner != ours => {
-            let own = schema.qualify(OWN).replace("'systole'", &format!("'{schema}'"));
-            session.client().batch_execute(&own).await?;
-            ours
-        }
-        Some(owner) => owner,
     };
     const BECOME: &str = "-- roles.become
         SELECT set_config('role', $1, false)
@@ -65,33 +81,49 @@ pub(super) async fn become_owner(session: &mut Session, roles: bool) -> Result<(
            AND pg_has_role($1::name,
                    CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)";
     session.query(BECOME, &[(&owner, Type::TEXT)]).await?;
-    enter(session).await
-}
-
-/// Tables and functions are created in the first schema of the path, and functions pin it.
-async fn enter(session: &mut Session) -> Result<(), Error> {
-    let path = format!("SET search_path TO \"{}\", pg_temp", session.schema());
+    // Tables and functions are created in the first schema of the path, and functions pin it.
+    let path = format!("SET search_path TO \"{schema}\", pg_temp");
     session.client().batch_execute(&path).await
 }
 
-/// Gives each role its rights, if the roles are there.
-pub(super) async fn grant(session: &mut Session) -> Result<(), Error> {
-    if !missing(session).await?.is_empty() {
-        return Ok(());
-    }
-    let schema = session.schema().clone();
+/// What gives each role its rights, once all of them are there.
+pub(super) fn grants(schema: &Schema) -> String {
     // Named without a dot there, so the schema is put in by itself.
-    let grants = schema.qualify(GRANTS).replace("SCHEMA systole ", &format!("SCHEMA \"{schema}\" "));
-    session.client().batch_execute(&format!("BEGIN; {grants}; COMMIT")).await
+    schema.qualify(GRANTS).replace("SCHEMA systole ", &format!("SCHEMA \"{schema}\" "))
 }
 
-/// What the owner lacks, and only a superuser can give.
-pub(super) async fn warnings(session: &Session) -> Result<Vec<String>, Error> {
+/// Makes the schema its owner role's, if it is somebody else's, and gives each role its rights, in one transaction: those
+/// who work as the former owner would have none in between.
+pub(super) async fn hand_over(session: &mut Session) -> Result<(), Error> {
+    let (schema, found) = (session.schema().clone(), standing(session).await?);
+    let ours = owner_of(&schema);
+    let mut script = String::new();
+    if found.owner.is_some_and(|owner| owner != ours) {
+        let own = schema.qualify(OWN).replace("'systole'", &format!("'{schema}'"));
+        script = format!("RESET ROLE; {own}; SET ROLE {ours};");
+    }
+    script.push_str(&grants(&schema));
+    step(session, &script).await
+}
+
+/// What no migration can mend: roles that are there in part, and what the owner lacks, and only a superuser can give.
+pub(super) async fn warnings(session: &Session, with_roles: bool) -> Result<Vec<String>, Error> {
+    let missing = missing(session).await?;
+    if (1..KINDS.len()).contains(&missing.len()) {
+        let missing = missing.join(", ");
+        return Ok(vec![format!(
+            "nobody was given rights, because of the four roles some are missing: {missing}. As an administrator: \
+             systole migrate --roles"
+        )]);
+    }
+    if !with_roles {
+        return Ok(Vec::new());
+    }
     const LACKING: &str = "-- roles.lacking
         SELECT name FROM unnest(ARRAY['pg_read_all_stats', 'pg_signal_backend']) AS name
-         WHERE NOT pg_has_role(current_user, name, 'USAGE')";
-    let rows = session.query(LACKING, &[]).await?;
-    let owner = format!("{}_owner", session.schema());
+         WHERE NOT pg_has_role($1::name, name, 'USAGE')";
+    let owner = owner_of(session.schema());
+    let rows = session.query(LACKING, &[(&owner, Type::TEXT)]).await?;
     let warning = |right: &str| format!("{owner} lacks {right}; as a superuser: GRANT {right} TO {owner};");
     Ok(rows.iter().map(|row| warning(row.get(0))).collect())
 }

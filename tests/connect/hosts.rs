@@ -54,6 +54,16 @@ fn behind(port: u16, database: &Database) -> String {
     format!("host=127.0.0.1,127.0.0.1 port={port},{own} dbname={}", database.name)
 }
 
+/// A migration has ten seconds for each server, and not for all of them.
+#[test]
+fn a_server_that_says_nothing_does_not_use_up_the_time_of_the_next_one() {
+    let database = Database::new();
+    worker(&database, "latecomer");
+    let hole = BlackHole::silent();
+    let host = patient(user(&database, &format!("{} user=latecomer", behind(hole.port, &database))));
+    assert_good(&host.output(&["migrate", "--dry-run"]));
+}
+
 #[test]
 fn a_server_that_says_nothing_costs_one_attempt_and_only_once() {
     let database = Database::new();

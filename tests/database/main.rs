@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod by_hand;
 mod floors;
 mod forced;
 mod hints;
@@ -17,6 +18,7 @@ mod rights;
 mod roles;
 mod schemas;
 mod secrets;
+mod steps;
 mod versions;
 
 use std::process::Output;

@@ -6,7 +6,7 @@ use super::support::{Database, Systole};
 use super::{SOON, expect, until};
 
 /// Whatever is in the schema, or is the schema, and belongs to somebody else than its owner role.
-fn not_owned(database: &Database, schema: &str) -> Vec<Vec<String>> {
+pub(super) fn not_owned(database: &Database, schema: &str) -> Vec<Vec<String>> {
     database.sql(&format!(
         "SELECT what FROM (
              SELECT 'schema ' || nspname AS what, nspowner AS owner FROM pg_namespace WHERE nspname = '{schema}'
@@ -40,7 +40,7 @@ fn snapshot(database: &Database, schema: &str) -> Vec<Vec<String>> {
     ))
 }
 
-fn host(database: &Database, schema: &str) -> Systole {
+pub(super) fn host(database: &Database, schema: &str) -> Systole {
     Systole::on(database).with("SYSTOLE_SCHEMA", schema)
 }
 
