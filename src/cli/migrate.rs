@@ -24,8 +24,12 @@ pub(super) struct Arguments {
 /// Migrates the configured database, and says what was done.
 pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, Failure> {
     let config = context::config(settings)?;
-    let options =
-        MigrateOptions { roles: arguments.roles, oldest_allowed: arguments.oldest_allowed, dry_run: arguments.dry_run };
+    let options = MigrateOptions {
+        roles: arguments.roles,
+        replace_functions: true,
+        oldest_allowed: arguments.oldest_allowed,
+        dry_run: arguments.dry_run,
+    };
     context::block_on(async {
         let done = migrate(&context::named_target(&config)?, &options).await?;
         let would = |done: &'static str, would: &'static str| if options.dry_run { would } else { done };
@@ -39,7 +43,10 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
         for name in &done.applied {
             print::text(&format!("{} {name}", would("applied", "would apply")));
         }
-        if done.functions_installed {
+        if done.functions_differed {
+            let verb = would("replaced", "would replace");
+            print::text(&format!("{verb} the functions, of the same version but of another build, by this build's"));
+        } else if done.functions_installed {
             print::text(would("installed the functions", "would install the functions"));
         }
         if let (Some(version), false) = (&options.oldest_allowed, options.dry_run) {

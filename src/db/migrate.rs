@@ -21,8 +21,11 @@ mod embedded_migrations {
     refinery::embed_migrations!("migrations");
 }
 
-/// The version of the function set below. Raised whenever a function changes in a way that older binaries would notice.
-pub(crate) const FUNCTIONS_VERSION: i32 = 3;
+/// The version of the function set below, and its digest. The test at the end says what to write here after a change.
+const FUNCTIONS_PIN: (i32, &str) = (3, "7068fb108baacbc3f93d4394a84d05c90c5d000349c57c84e1bfbf3414eee6cf");
+
+/// Two sets never share one: of two builds with the same version neither would know whose functions are the newer ones.
+pub(crate) const FUNCTIONS_VERSION: i32 = FUNCTIONS_PIN.0;
 
 /// One file per transition, in the order in which they can be created.
 const FUNCTIONS: &[&str] = &[
@@ -57,6 +60,9 @@ const FUNCTIONS: &[&str] = &[
 pub struct MigrateOptions {
     /// Create the roles as well, and hand the schema to its owner. Needs a superuser, or an administrator.
     pub roles: bool,
+    /// Put our functions in the place of others of the same version, which another build has installed. For a person to
+    /// decide: two programs that did it by themselves would replace each other's to and fro.
+    pub replace_functions: bool,
     /// From now on, no systole older than this takes up work here: `major.minor.patch`, at most this binary's own.
     pub oldest_allowed: Option<String>,
     /// Only say what would be done.
@@ -70,6 +76,8 @@ pub struct Migrated {
     pub applied: Vec<String>,
     /// Whether the function set was installed; false if the same or a newer one was there.
     pub functions_installed: bool,
+    /// Whether another set of the same version was there, from another build. It was left alone, unless ours was installed.
+    pub functions_differed: bool,
     /// The roles that were created.
     pub roles_created: Vec<String>,
     /// Whether the schema was somebody else's, and is the owner role's now.
@@ -238,7 +246,10 @@ async fn bring_up_to_date(
     done.handed_over = check_owner(session, options).await?;
     roles::become_owner(session).await?;
     done.applied = apply(session).await?;
-    done.functions_installed = install_functions(session).await?;
+    (done.functions_installed, done.functions_differed) = plan_functions(session, options).await?;
+    if done.functions_installed {
+        install_functions(session).await?;
+    }
     if let Some(oldest) = oldest {
         let raise = "-- migrate.raise
             UPDATE systole.settings SET oldest_allowed = $1";
@@ -294,20 +305,19 @@ async fn pending(session: &mut Session) -> Result<Vec<String>, Problem> {
     Ok(missing.map(|migration| format!("V{}__{}", migration.version(), migration.name())).collect())
 }
 
-/// Whether ours is the set to install: not if the stored one is the same, or newer. Old and new binaries share a schema.
-async fn functions_are_older(session: &Session) -> Result<bool, tokio_postgres::Error> {
+/// Whether ours is the set to install, and whether the stored one is of the same version and yet another. A newer one
+/// stays: old and new binaries share a schema.
+async fn plan_functions(session: &Session, options: &MigrateOptions) -> Result<(bool, bool), tokio_postgres::Error> {
     let installed = "-- migrate.installed
         SELECT functions_version, functions_digest FROM systole.settings";
     let rows = session.query(installed, &[]).await?;
-    let Some(row) = rows.first() else { return Ok(true) };
+    let Some(row) = rows.first() else { return Ok((true, false)) };
     let (version, digest): (i32, &str) = (row.get(0), row.get(1));
-    Ok(version < FUNCTIONS_VERSION || (version == FUNCTIONS_VERSION && digest != functions_digest()))
+    let differ = version == FUNCTIONS_VERSION && digest != functions_digest();
+    Ok((version < FUNCTIONS_VERSION || differ && options.replace_functions, differ))
 }
 
-async fn install_functions(session: &mut Session) -> Result<bool, Problem> {
-    if !functions_are_older(session).await? {
-        return Ok(false);
-    }
+async fn install_functions(session: &mut Session) -> Result<(), tokio_postgres::Error> {
     let mut script = FUNCTIONS.concat();
     script.push_str(&format!(
         "REVOKE ALL ON ALL FUNCTIONS IN SCHEMA \"{}\" FROM PUBLIC;
@@ -319,23 +329,24 @@ async fn install_functions(session: &mut Session) -> Result<bool, Problem> {
     if roles::missing(session).await?.is_empty() {
         script.push_str(&roles::grants(session.schema()));
     }
-    step(session, &script).await?;
-    Ok(true)
+    step(session, &script).await
 }
 
 /// What would be done, found out by looking alone.
 async fn look(session: &mut Session, options: &MigrateOptions) -> Result<Migrated, Problem> {
     let applied = pending(session).await?;
     // Without its table it cannot be asked, and whatever migrates anew installs them.
-    let functions_installed = match functions_are_older(session).await {
-        Ok(older) => older,
-        Err(error) if error.code().is_some_and(|code| ["3F000", "42P01", "42703"].contains(&code.code())) => true,
+    let (functions_installed, functions_differed) = match plan_functions(session, options).await {
+        Ok(planned) => planned,
+        Err(error) if error.code().is_some_and(|code| ["3F000", "42P01", "42703"].contains(&code.code())) => {
+            (true, false)
+        }
         Err(error) => return Err(error.into()),
     };
     let roles_created = if options.roles { roles::missing(session).await? } else { Vec::new() };
     let handed_over = check_owner(session, options).await?;
     let warnings = if options.roles { Vec::new() } else { roles::warnings(session, false).await? };
-    Ok(Migrated { applied, functions_installed, roles_created, handed_over, warnings })
+    Ok(Migrated { applied, functions_installed, functions_differed, roles_created, handed_over, warnings })
 }
 
 fn functions_digest() -> String {
@@ -344,4 +355,20 @@ fn functions_digest() -> String {
         hasher.update(function);
     }
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_do_not_change_without_their_version() {
+        let (version, digest) = (FUNCTIONS_VERSION, functions_digest());
+        assert!(
+            digest == FUNCTIONS_PIN.1,
+            "the functions are no longer those of version {version}. Write into src/db/migrate.rs:\n\n\
+             const FUNCTIONS_PIN: (i32, &str) = ({}, \"{digest}\");\n",
+            version + 1
+        );
+    }
 }

@@ -49,10 +49,12 @@ fn a_healthy_host_has_no_findings() {
 }
 
 #[test]
-fn a_forgotten_upgrade_is_found() {
+fn a_forgotten_upgrade_and_another_builds_functions_are_found() {
     let database = Database::new();
     database.sql("UPDATE systole.settings SET functions_digest = 'yesterday'");
-    finds(&Systole::on(&database), "schema", &["functions", "systole migrate"]);
+    finds(&Systole::on(&database), "schema", &["are another build's", "systole migrate, with the build"]);
+    database.sql("DELETE FROM systole.refinery_schema_history WHERE version = 8");
+    finds(&Systole::on(&database), "schema", &["V8__nodes", "systole migrate"]);
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn next() -> &'static Path {
             "Cargo.toml",
             &[("version = \"0.1.0\"", "version = \"0.2.0\""), ("default-run = \"systole\"\n", program)],
         );
-        change("src/db/migrate.rs", &[("FUNCTIONS_VERSION: i32 = ", "FUNCTIONS_VERSION: i32 = 1 + ")]);
+        change("src/db/migrate.rs", &[("FUNCTIONS_PIN: (i32, &str) = (", "FUNCTIONS_PIN: (i32, &str) = (1 + ")]);
         change("migrations/functions/beat.sql", &[("BEGIN", "-- Tomorrow's words.\nBEGIN")]);
         write(&source.join("migrations").join(TOMORROW), b"ALTER TABLE runs ADD COLUMN tomorrow text;\n");
 

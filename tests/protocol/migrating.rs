@@ -56,9 +56,23 @@ fn newer_functions_are_not_replaced_by_older_ones() {
     database.sql("UPDATE systole.settings SET functions_version = functions_version + 1, functions_digest = 'newer'");
     let again = migrate_on_a_thread_of_its_own(&database).unwrap();
     assert_eq!(again, Migrated::default());
-    database.sql("UPDATE systole.settings SET functions_version = functions_version - 1");
-    assert!(
-        migrate_on_a_thread_of_its_own(&database).unwrap().functions_installed,
-        "the same version, other functions"
-    );
+}
+
+/// Two builds that both call themselves the same version, and both migrate whenever they start.
+#[test]
+fn functions_of_another_build_are_replaced_by_a_person_and_never_by_a_program() {
+    let database = Database::new();
+    database.sql("UPDATE systole.settings SET functions_digest = 'another'");
+    let theirs = Migrated { functions_differed: true, ..Migrated::default() };
+    assert_eq!(migrate_on_a_thread_of_its_own(&database).unwrap(), theirs);
+    assert_eq!(database.value("SELECT functions_digest FROM systole.settings"), "another");
+
+    let host = Systole::on(&database);
+    let told = |arguments: &[&str]| String::from_utf8(host.output(arguments).stdout).unwrap();
+    let replaced = "the functions, of the same version but of another build, by this build's\n";
+    assert_eq!(told(&["migrate", "--dry-run"]), format!("would replace {replaced}"));
+    assert_eq!(database.value("SELECT functions_digest FROM systole.settings"), "another");
+    assert_eq!(told(&["migrate"]), format!("replaced {replaced}"));
+    assert_ne!(database.value("SELECT functions_digest FROM systole.settings"), "another");
+    assert_eq!(told(&["migrate"]), "nothing to do: the schema is up to date\n");
 }

@@ -240,6 +240,11 @@ fn vacuum(row: &Row) -> Check {
 async fn schema(target: &Target) -> Check {
     let options = MigrateOptions { dry_run: true, ..MigrateOptions::default() };
     match migrate(target, &options).await {
+        Ok(would) if would.applied.is_empty() && would.functions_differed => Check::bad(
+            "schema",
+            format!("the functions of schema {} have this version's number, but are another build's", target.schema()),
+            "systole migrate, with the build that they are to be of",
+        ),
         Ok(would) if would.applied.is_empty() && !would.functions_installed => {
             Check::good("schema", format!("schema {} is up to date", target.schema()))
         }
