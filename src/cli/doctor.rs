@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 mod host;
+mod rights;
 mod server;
 
 use super::context;

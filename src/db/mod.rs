@@ -31,3 +31,4 @@ pub use target::Target;
 
 pub(crate) use link::Hello;
 pub(crate) use migrate::drop_schema;
+pub(crate) use roles::Rights;

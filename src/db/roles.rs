@@ -23,6 +23,36 @@ pub(super) struct Standing {
     pub(super) login: String,
 }
 
+/// What `grants.sql` gives to a role, read from there.
+pub(crate) struct Rights {
+    /// What it may call.
+    pub(crate) functions: Vec<&'static str>,
+    /// What it may read.
+    pub(crate) tables: Vec<&'static str>,
+}
+
+impl Rights {
+    /// Those of a `worker`, a `client` or a `viewer`.
+    pub(crate) fn of(kind: &str) -> Rights {
+        let mut rights = Rights { functions: Vec::new(), tables: Vec::new() };
+        for statement in GRANTS.split(';') {
+            let lines = statement.lines().filter(|line| !line.starts_with("--"));
+            let words: Vec<&str> =
+                lines.flat_map(str::split_whitespace).map(|word| word.trim_end_matches(',')).collect();
+            if !words.iter().any(|word| word.strip_prefix("systole_") == Some(kind)) {
+                continue;
+            }
+            let names = words.iter().filter_map(|word| word.strip_prefix("systole."));
+            match words[..] {
+                ["GRANT", "EXECUTE", ..] => rights.functions.extend(names),
+                ["GRANT", "SELECT", ..] => rights.tables.extend(names),
+                _ => {}
+            }
+        }
+        rights
+    }
+}
+
 /// The role that is to own the schema, where there are roles.
 pub(super) fn owner_of(schema: &Schema) -> String {
     format!("{schema}_owner")
@@ -126,4 +156,24 @@ pub(super) async fn warnings(session: &Session, with_roles: bool) -> Result<Vec<
     let rows = session.query(LACKING, &[(&owner, Type::TEXT)]).await?;
     let warning = |right: &str| format!("{owner} lacks {right}; as a superuser: GRANT {right} TO {owner};");
     Ok(rows.iter().map(|row| warning(row.get(0))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_are_read_as_they_are_granted() {
+        let [worker, client, viewer] = ["worker", "client", "viewer"].map(Rights::of);
+        assert!(
+            ["claim", "beat", "finish", "claim_queued", "prune", "submit"]
+                .iter()
+                .all(|name| worker.functions.contains(name))
+        );
+        assert!(client.functions.contains(&"fence") && !client.functions.contains(&"claim"));
+        assert_eq!(viewer.functions, ["holder", "rw_since", "why_waiting"]);
+        for role in [worker, client, viewer] {
+            assert!(role.tables.contains(&"refinery_schema_history") && !role.tables.contains(&"run_specs"));
+        }
+    }
 }

@@ -184,6 +184,11 @@ impl Target {
             .collect()
     }
 
+    /// As whom to log in.
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
     fn database(&self) -> &str {
         self.base.get_dbname().unwrap_or(&self.user)
     }

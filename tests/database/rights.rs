@@ -147,3 +147,35 @@ fn a_worker_cannot_make_our_functions_use_its_own_tables() {
     assert_eq!(worker.sql(&script), [["ok"]]);
     assert_eq!(database.value("SELECT status FROM pinned.runs"), "RUNNING");
 }
+
+#[test]
+fn the_doctor_names_each_right_that_is_missing_and_what_gives_it() {
+    let (database, members) = with_members("looked");
+    let roles = |login: &Database| {
+        let report = Systole::on(login).with("SYSTOLE_SCHEMA", "looked").output(&["doctor"]);
+        let report = String::from_utf8(report.stdout).unwrap();
+        let mut lines = report.lines().skip_while(|line| !line.contains("  roles "));
+        [lines.next().unwrap_or(&report).to_owned(), lines.next().unwrap_or_default().trim().to_owned()]
+    };
+    assert!(roles(&members["worker"])[0].starts_with("ok"));
+    let [found, remedy] = roles(&members["client"]);
+    let lacking = CALLS[2].1;
+    assert!(found.contains("may do what a client does, and not what a worker does, for lack of"), "{found}");
+    assert!(lacking.iter().all(|name| found.contains(name)) && !found.contains("fence"), "{found}");
+    assert_eq!(remedy, "-> GRANT looked_worker TO looked_client_1;");
+    let [found, _] = roles(&members["viewer"]);
+    assert!(found.contains("may do neither") && found.contains("claim_queued") && found.contains("fence"), "{found}");
+
+    // One that the role itself has lost.
+    database.sql("REVOKE EXECUTE ON FUNCTION looked.claim_queued FROM looked_worker; REVOKE SELECT ON looked.lanes FROM looked_worker");
+    let [found, remedy] = roles(&members["worker"]);
+    assert!(found.starts_with("MEND") && found.ends_with("for lack of claim_queued, lanes"), "{found}");
+    assert!(remedy.starts_with("-> systole migrate --roles, which"), "{remedy}");
+    let host = Systole::on(&database).with("SYSTOLE_SCHEMA", "looked");
+    expect(&host.output(&["migrate", "--roles"]), 0, &["nothing to do"]);
+    assert!(roles(&members["worker"])[0].starts_with("ok"));
+
+    // Who may not even look is told as well.
+    let stranger = Systole::on(&database.create_role("looked_stranger", "")).with("SYSTOLE_SCHEMA", "looked");
+    expect(&stranger.output(&["doctor"]), 1, &["does not permit", "then: GRANT looked_worker TO looked_stranger;"]);
+}

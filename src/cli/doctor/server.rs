@@ -6,17 +6,16 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Error, Row};
 
-use super::Check;
+use super::{Check, rights};
 use crate::cli::exit::Failure;
 use crate::cli::{context, print};
 use crate::config::Config;
-use crate::db::{Link, MigrateOptions, Session, Target, migrate};
+use crate::db::{DbError, Link, MigrateOptions, Session, Target, migrate};
 
 const SERVER: &str = "-- doctor.server
     SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
            current_user::text AS role, pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
            systole.rw_since() AS rw_since, clock_timestamp() AS at,
-           has_function_privilege('systole.beat(uuid[],bigint[],integer[])', 'EXECUTE') AS may_work,
            has_table_privilege('systole.runs', 'INSERT, UPDATE, DELETE') AS may_write, o.rolsuper AS owner_is_super,
            pg_has_role(o.oid, 'pg_signal_backend', 'USAGE') AS owner_may_signal, o.rolname::text AS owner,
            current_setting('synchronous_standby_names') <> '' AS synchronous,
@@ -63,7 +62,14 @@ pub(super) async fn examine(config: &Config) -> Vec<Check> {
     let mut link = Link::new(target.clone(), attempt_timeout);
     let started = StdInstant::now();
     if let Err(error) = link.hello().await {
-        checks.push(Check::bad("database", error.to_string(), "systole cannot work before this is mended"));
+        let remedy = match &error {
+            DbError::Denied { .. } => {
+                let (schema, login) = (target.schema(), target.user());
+                format!("systole migrate --roles, then: GRANT {schema}_worker TO {login};")
+            }
+            _ => "systole cannot work before this is mended".to_owned(),
+        };
+        checks.push(Check::bad("database", error.to_string(), remedy));
         return checks;
     }
     let answers = format!("{} answers, {} ms to connect", target.describe(), started.elapsed().as_millis());
@@ -97,7 +103,7 @@ async fn server(session: &Session, target: &Target) -> Result<Vec<Check>, Error>
         Check::good("writable", "this server accepts writes")
     });
     checks.push(way(session, target, row));
-    checks.push(roles(row, schema));
+    checks.push(rights::examine(session, row, schema).await?);
     checks.push(rw_since(row));
     checks.push(durability(row));
     checks.push(clock(before, row.get("at"), after));
@@ -125,36 +131,6 @@ fn way(session: &Session, target: &Target, row: &Row) -> Check {
         );
     }
     Check::good("way", format!("a pooler in between: stops and ends are heard {heard}"))
-}
-
-fn roles(row: &Row, schema: &str) -> Check {
-    let (role, owner): (&str, &str) = (row.get("role"), row.get("owner"));
-    let [may_work, may_write, owner_may_signal] =
-        ["may_work", "may_write", "owner_may_signal"].map(|name| row.get::<_, bool>(name));
-    if !may_work {
-        return Check::bad(
-            "roles",
-            format!("role {role} may not call the functions of schema {schema}"),
-            format!("systole migrate --roles, then: GRANT {schema}_worker TO {role};"),
-        );
-    }
-    if !owner_may_signal {
-        return Check::bad(
-            "roles",
-            format!(
-                "role {role} may work; owner {owner} may not end a transaction that keeps a dead executor's run locked"
-            ),
-            format!("as a superuser: GRANT pg_signal_backend TO {owner};"),
-        );
-    }
-    let powers = match (may_write, row.get("owner_is_super")) {
-        (true, true) => {
-            " (it may write the tables too, and the functions run as a superuser: systole migrate --roles separates that)"
-        }
-        (true, false) => " (it may write the tables too)",
-        _ => "",
-    };
-    Check::good("roles", format!("role {role} may work{powers}, owner {owner} may end blocking transactions"))
 }
 
 fn rw_since(row: &Row) -> Check {
