@@ -94,6 +94,103 @@ fn every_function_file_is_installed() {
     }
 }
 
+/// Those up to this one were merged before there was the rule, and stay as they are.
+const LAST_WITHOUT_RULE: u32 = 8;
+
+/// Tables of one row: there is nothing to look at.
+const ONE_ROW: [&str; 2] = ["settings", "takeover_brake"];
+
+/// A migration is one transaction. What looks at every row of a table that fleets work in keeps their heartbeats waiting.
+#[test]
+fn no_migration_looks_at_all_rows_under_a_lock() {
+    let mut by_version = BTreeMap::new();
+    for entry in fs::read_dir("migrations").unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if let Some((version, _)) = name.strip_prefix('V').and_then(|name| name.split_once("__")) {
+            by_version.insert(version.parse::<u32>().unwrap(), scans(&fs::read_to_string(&path).unwrap()));
+        }
+    }
+    // V6 has a CHECK that is validated at once, V7 a CHECK and indexes on tables with a history.
+    assert!(by_version[&6].len() == 1 && by_version[&7].len() > 2, "the check is blind: {by_version:#?}");
+    assert!(by_version[&8].is_empty(), "a new table may have what it wants: {by_version:#?}");
+    by_version.retain(|version, scans| *version > LAST_WITHOUT_RULE && !scans.is_empty());
+    assert!(by_version.is_empty(), "see Migrations in CONTRIBUTING.md: {by_version:#?}");
+
+    let refused = [
+        "CREATE INDEX i ON runs (x)",
+        "create unique index if not exists i on only runs (x)",
+        "ALTER TABLE runs ADD COLUMN y int CHECK (y > 0)",
+        "ALTER TABLE runs ADD CONSTRAINT c CHECK (x IN (1, 2)) NOT VALID, ADD CONSTRAINT d CHECK (y > 0)",
+        "ALTER TABLE runs ADD CONSTRAINT c FOREIGN KEY (x) REFERENCES t",
+        "ALTER TABLE runs ADD CONSTRAINT c UNIQUE (x)",
+        "ALTER TABLE runs ADD CONSTRAINT c CHECK (x > 0) NOT VALID; ALTER TABLE runs VALIDATE CONSTRAINT c",
+        "CREATE TABLE t (x int); -- ON t\nCREATE INDEX i ON runs (x)",
+    ];
+    for sql in refused {
+        assert_eq!(scans(sql).len(), 1, "{sql}");
+    }
+    let allowed = [
+        "CREATE TABLE IF NOT EXISTS t (x int UNIQUE CHECK (x > 0)); CREATE INDEX i ON t (x); ALTER TABLE t ADD CHECK (x > 1)",
+        "ALTER TABLE runs ADD COLUMN x int NOT NULL DEFAULT 0, ADD COLUMN y int REFERENCES t",
+        "ALTER TABLE runs ADD CONSTRAINT c CHECK (x IN (1, 2)) NOT VALID",
+        "ALTER TABLE runs VALIDATE CONSTRAINT c",
+        "ALTER TABLE settings ADD COLUMN x int CHECK (x > 0)",
+        "COMMENT ON TABLE runs IS 'ALTER TABLE runs; CREATE INDEX i ON runs'; -- CREATE INDEX i ON runs",
+    ];
+    for sql in allowed {
+        assert!(scans(sql).is_empty(), "{sql}");
+    }
+}
+
+/// What of a migration looks at all rows of a table that it did not make.
+fn scans(migration: &str) -> Vec<String> {
+    let bare: String = migration.lines().map(|line| format!("{} ", line.split("--").next().unwrap())).collect();
+    let bare: String = bare.split('\'').step_by(2).collect::<Vec<_>>().join(" ").to_lowercase();
+    let (mut made, mut found, mut not_valid) = (Vec::from(ONE_ROW.map(str::to_owned)), Vec::new(), false);
+    for statement in bare.split(';') {
+        let spaced = statement.replace('(', " ( ").replace(')', " ) ");
+        let words: Vec<&str> =
+            spaced.split_whitespace().filter(|word| !["if", "not", "exists", "only"].contains(word)).collect();
+        let behind = |word: &str| words.iter().position(|other| *other == word).and_then(|n| words.get(n + 1));
+        let is_old = |table: Option<&&str>| table.is_some_and(|table| !made.iter().any(|made| made == table));
+        match words[..] {
+            ["create", "table", name, ..] => made.push(name.to_owned()),
+            ["create", "index", ..] | ["create", "unique", "index", ..] if is_old(behind("on")) => {
+                found.push(words.join(" "));
+            }
+            ["alter", "table", ..] if is_old(behind("table")) => {
+                for action in actions(&spaced) {
+                    let action = format!(" {} ", action.split_whitespace().collect::<Vec<_>>().join(" "));
+                    let has = |words: &[&str]| words.iter().any(|words| action.contains(&format!(" {words} ")));
+                    let scans = has(&["check", "foreign key"]) && !has(&["not valid"]);
+                    // The lock with which the constraint was added lasts as long as the transaction.
+                    let too_early = has(&["validate constraint"]) && not_valid;
+                    not_valid |= has(&["not valid"]);
+                    if scans || too_early || (has(&["unique", "primary key", "exclude"]) && !has(&["using index"])) {
+                        found.push(action.trim().to_owned());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The parts of an ALTER TABLE, at the commas that are in no parentheses.
+fn actions(statement: &str) -> Vec<String> {
+    let (mut depth, mut actions) = (0, vec![String::new()]);
+    for c in statement.chars() {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        match c {
+            ',' if depth == 0 => actions.push(String::new()),
+            _ => actions.last_mut().expect("there is one").push(c),
+        }
+    }
+    actions
+}
+
 /// Whoever calls a function of a definer without a pinned path chooses what its names mean. One that only reckons has no
 /// definer, and no path of its own, so that it can be inlined where it is called.
 #[test]
