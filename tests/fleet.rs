@@ -104,7 +104,7 @@ fn a_cold_taker_confirms_before_it_believes_the_clock() {
     let taken = here.output(&["run", "r", "--", "echo", "mine"]);
     let errors = String::from_utf8_lossy(&taken.stderr).into_owned();
     assert_eq!(taken.stdout, b"mine\n", "{errors}");
-    assert!(errors.contains("Confirming for up to"), "{errors}");
+    assert!(errors.contains("Confirming for up to 4 s (--trust-db-clock skips this)"), "{errors}");
     assert!(begun.elapsed() >= Duration::from_secs(4), "it took over after {:?}", begun.elapsed());
 
     let second = there.start_run("s", "sleep 600");
@@ -115,4 +115,23 @@ fn a_cold_taker_confirms_before_it_believes_the_clock() {
     assert!(begun.elapsed() < Duration::from_secs(3));
     first.signal(Signal::CONT);
     second.signal(Signal::CONT);
+}
+
+/// Nor does it promise to confirm what no wait can prove.
+#[test]
+fn where_no_death_can_be_proven_by_age_the_taker_says_so_at_once() {
+    let database = Database::new();
+    database.sql(
+        "CREATE OR REPLACE FUNCTION systole.rw_since() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'",
+    );
+    let (here, there) = (Systole::on(&database).fast(), Systole::on(&database).fast());
+    let first = there.start_run("r", "sleep 600");
+    first.signal(Signal::STOP);
+    database.age_heartbeat("r", 5.0);
+    let refused = here.output(&["run", "--trust-db-clock", "r", "--", "true"]);
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(75), "{errors}");
+    assert!(errors.contains("pg_read_all_stats. systole doctor shows"), "{errors}");
+    assert!(!errors.contains("Confirming") && !errors.contains("--trust-db-clock"), "{errors}");
+    first.signal(Signal::CONT);
 }

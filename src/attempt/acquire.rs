@@ -295,15 +295,21 @@ fn confirming_line(plan: &Plan, holder: &Holder, reason: &str) -> String {
         "rw_since_unknown" => "the owner of the schema lacks pg_read_all_stats",
         other => other,
     };
+    // What the flag does not skip would be waited for all the same, and what no wait ends is not confirmed at all.
+    let next = match reason {
+        "taker_cold" | "clock_step" => "Confirming for up to {} s (--trust-db-clock skips this)",
+        "rw_since_unknown" => "systole doctor shows how to mend that",
+        _ => "Confirming for up to {} s",
+    };
+    let factor = if reason == "brake" { 2.0 } else { 1.0 };
     format!(
-        "executor {} of run \"{}\" {}: last heartbeat {:.0} s ago (stale after {:.0} s). Not taking over yet: {why}. \
-         Confirming for up to {:.0} s (--trust-db-clock skips this)",
+        "executor {} of run \"{}\" {}: last heartbeat {:.0} s ago (stale after {:.0} s). Not taking over yet: {why}. {}",
         holder.executor_id,
         plan.job.run_id,
         if reason == "revoked" { "may be alive" } else { "is stale" },
         holder.heartbeat_age_seconds,
         holder.stale_after_seconds,
-        holder.stale_after_seconds,
+        next.replace("{}", &format!("{:.0}", holder.stale_after_seconds * factor)),
     )
 }
 

@@ -140,24 +140,7 @@ fn refused(run_id: &RunId, refusal: Refusal) -> Result<u8, Failure> {
         }
         Refusal::Interrupted { signal } => Ok(128 + u8::try_from(signal).unwrap_or(0)),
         Refusal::Held(holder) => held(already_running(run_id, &holder)),
-        Refusal::Unproven { holder, reason } => {
-            let why = match reason.as_str() {
-                "rw_since_unknown" => {
-                    "it cannot be told for how long PostgreSQL has accepted writes: grant pg_read_all_stats to the owner of \
-                     its schema (systole doctor shows how)"
-                }
-                "brake" => "many hosts fell silent at once, so the database itself is suspected; try again in a while",
-                "clock_step" => "the database's clock has jumped; try again in a while",
-                _ => "its death could not be confirmed yet; try again in a while, or add --wait",
-            };
-            held(format!(
-                "run \"{run_id}\" is held by executor {}, which is silent: last heartbeat {} (stale after {:.0} s). \
-                 It was not taken over: {why}",
-                holder.executor_id,
-                ago(holder.heartbeat_age_seconds),
-                holder.stale_after_seconds
-            ))
-        }
+        Refusal::Unproven { holder, reason } => held(unproven(run_id, &holder, &reason)),
         Refusal::HeldHere { holder, error } => held(format!(
             "run \"{run_id}\" is already running on this host: executor {holder}. (What else runs cannot be told: {error})"
         )),
@@ -175,6 +158,34 @@ fn refused(run_id: &RunId, refusal: Refusal) -> Result<u8, Failure> {
     }
 }
 
+fn unproven(run_id: &RunId, holder: &Holder, reason: &str) -> String {
+    let why = match reason {
+        "rw_since_unknown" => {
+            "it cannot be told for how long PostgreSQL has accepted writes: grant pg_read_all_stats to the owner of \
+             its schema (systole doctor shows how)"
+        }
+        "brake" => "many hosts fell silent at once, so the database itself is suspected; try again in a while",
+        "clock_step" => "the database's clock has jumped; try again in a while",
+        "server_started" => {
+            "PostgreSQL has accepted writes only for a short while; try again in a while, or add --wait"
+        }
+        "revoked" => "its command may still be at work; try again in a while, or add --wait",
+        _ => "its death could not be confirmed yet; try again in a while, or add --wait",
+    };
+    let (who, last, limit) = (&holder.executor_id, ago(holder.heartbeat_age_seconds), holder.stale_after_seconds);
+    if holder.status == InstanceStatus::Running {
+        format!(
+            "run \"{run_id}\" is held by executor {who}, which is silent: last heartbeat {last} (stale after {limit:.0} s). \
+             It was not taken over: {why}"
+        )
+    } else {
+        format!(
+            "run \"{run_id}\" was taken away by force from executor {who}, last heartbeat {last} (stale after {limit:.0} s). \
+             It was not started: {why}"
+        )
+    }
+}
+
 fn already_running(run_id: &RunId, holder: &Holder) -> String {
     let purpose = holder.purpose.as_ref().map(|purpose| format!(", for: {purpose:?}")).unwrap_or_default();
     format!(
@@ -185,4 +196,30 @@ fn already_running(run_id: &RunId, holder: &Holder) -> String {
         ago(holder.age_seconds),
         ago(holder.heartbeat_age_seconds),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(status: &str) -> Holder {
+        let holder = serde_json::json!({
+            "instance_id": "00000000-0000-4000-8000-000000000000", "executor_id": "1@a", "host": "a", "pid": 1,
+            "attempt": 1, "fence": 1, "status": status, "containment": "none", "started_at": "2026-01-01T00:00:00Z",
+            "last_heartbeat": "2026-01-01T00:00:00Z", "age_seconds": 50.0, "heartbeat_age_seconds": 40.0,
+            "stale_after_seconds": 30.0,
+        });
+        serde_json::from_value(holder).unwrap()
+    }
+
+    #[test]
+    fn a_run_that_was_taken_away_is_not_said_to_be_held() {
+        let run: RunId = "r".parse().unwrap();
+        let revoked = unproven(&run, &holder("CRASHED"), "revoked");
+        assert!(revoked.contains("was taken away by force from executor 1@a"), "{revoked}");
+        assert!(revoked.contains("may still be at work") && !revoked.contains("held"), "{revoked}");
+        let silent = unproven(&run, &holder("RUNNING"), "server_started");
+        assert!(silent.contains("is held by executor 1@a, which is silent"), "{silent}");
+        assert!(silent.contains("has accepted writes only for a short while"), "{silent}");
+    }
 }

@@ -64,10 +64,10 @@ pub enum AcquireError {
     /// Another executor holds it.
     #[error("the run is held by executor {}, attempt {}, last heartbeat {:.0} s ago", .0.executor_id, .0.attempt, .0.heartbeat_age_seconds)]
     Held(Box<Holder>),
-    /// Its holder is silent, but it may not be taken over yet: ask again in a while.
-    #[error("the run's executor {} has been silent for {:.0} s, but may not be taken over yet ({reason})", .holder.executor_id, .holder.heartbeat_age_seconds)]
+    /// Its holder is silent, or the run was taken away from it, but it may not be taken over yet: ask again in a while.
+    #[error("the run's executor {}, last heartbeat {:.0} s ago, may not be taken over from yet ({reason})", .holder.executor_id, .holder.heartbeat_age_seconds)]
     Dead {
-        /// The silent one.
+        /// Who may still be at work.
         holder: Box<Holder>,
         /// As in the head comment of staleness.sql.
         reason: String,

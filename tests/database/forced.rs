@@ -117,7 +117,8 @@ fn a_holder_that_says_nothing_bars_its_successor_until_it_has_been_silent_for_lo
         expect(&other.output(&["takeover", run, "--force"]), 0, &[]);
         assert_eq!(bars(&database), "1");
         let successor = second.start_waiting(&other, run, flags);
-        successor.wait_for_errors("taken away from it by force, but its command may still be at work", SOON);
+        // Which no flag skips but one: --unsafe-now.
+        successor.wait_for_errors("but its command may still be at work. Confirming for up to 4 s\n", SOON);
         second.wait_for_stamp_after(0, SOON);
         let silence = silence(&database, run);
         assert!((4.0..9.0).contains(&silence), "followed {silence} s after the last heartbeat");
