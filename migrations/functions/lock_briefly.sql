@@ -2,6 +2,8 @@
 --
 -- A caller whose statement may not take long (attempt_timeout is its statement_timeout) must hear who holds them before
 -- it is cut off, or it would never get to evict_blockers(). A transition waits for two locks at most, run and instance.
+-- One that applications call in transactions of their own has a SET lock_timeout as well: so their own bound comes back
+-- when it returns.
 CREATE OR REPLACE FUNCTION lock_briefly() RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE

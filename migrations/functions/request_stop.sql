@@ -2,7 +2,7 @@
 --
 -- Verdicts: ok · already (asked before) · not_running.
 CREATE OR REPLACE FUNCTION request_stop(p_run_id text, p_requested_by text, OUT verdict text, OUT holder jsonb)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '1s' AS $$
 #variable_conflict use_column
 DECLARE
     v_instance executor_instances;

@@ -4,7 +4,7 @@
 -- Verdicts of cancel: ok (it was queued, and is CANCELLED) · running (ask its holder to stop) · ended · unknown.
 -- Verdicts of retry: ok (queued anew, its counts at zero) · queued · running · by_hand (nobody knows its command) · unknown.
 CREATE OR REPLACE FUNCTION cancel(p_run_id text, p_by text, OUT verdict text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '1s' AS $$
 DECLARE
     v_run  runs;
     v_none executor_instances;
@@ -22,7 +22,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION retry(p_run_id text, p_by text, OUT verdict text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '1s' AS $$
 DECLARE
     v_run  runs;
     v_none executor_instances;
@@ -48,7 +48,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION restart(p_run_id text, p_by text, OUT verdict text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '1s' AS $$
 DECLARE
     v_run      runs;
     v_instance executor_instances;

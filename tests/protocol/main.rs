@@ -24,3 +24,4 @@ mod racing;
 mod retrying;
 mod sequences;
 mod staleness;
+mod steering;
