@@ -1,5 +1,6 @@
 -- Hands an existing schema and all that is in it to systole_owner. As a superuser, or as its owner and a member of
--- systole_owner. `systole migrate --roles` does it where it is needed.
+-- systole_owner. `systole migrate --roles` does it where it is needed. By hand: psql -1 -f own.sql -f grants.sql, in one
+-- transaction, because whoever works as the former owner has only the rights of a role from then on.
 DO $$
 DECLARE
     v_object text;
