@@ -85,12 +85,14 @@ fn a_password_that_has_become_wrong_freezes_until_it_is_put_right() {
 
     // Or, if one has no patience, is certified, and recorded by the next one that comes in.
     let mut running = probe.start(&host, "r");
+    probe.wait_for_stamp_after(boottime_ms(), SOON);
     database.sql(&format!("ALTER ROLE locked PASSWORD '{WRONG}'"));
     terminate(&database, "locked");
     running.signal(rustix::process::Signal::TERM);
     running.wait_for_errors("that cannot be recorded yet", SOON);
+    // Not the same one twice: the second might meet the first before it is taken.
     running.signal(rustix::process::Signal::TERM);
-    running.signal(rustix::process::Signal::TERM);
+    running.signal(rustix::process::Signal::INT);
     assert_eq!(running.code(SOON), 69, "{}", running.errors());
     assert!(running.errors().contains("certified on this host"), "{}", running.errors());
     assert_eq!(ends(&database, "r"), ["RUNNING"]);
