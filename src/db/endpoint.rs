@@ -54,7 +54,7 @@ pub(super) fn endpoints(conninfo: &Conninfo, tls: &Tls) -> Result<Vec<Endpoint>,
             };
             let place = match (host, address) {
                 (Some(path), _) if path.starts_with('/') => Place::Unix(PathBuf::from(path)),
-                (Some(name), address) => Place::Tcp { host: name.to_owned(), address },
+                (Some(name), address) => Place::Tcp { host: name.to_owned(), address: address.or(name.parse().ok()) },
                 (None, Some(address)) => Place::Tcp { host: address.to_string(), address: Some(address) },
                 (None, None) if Path::new(SOCKET_FOLDER).is_dir() => Place::Unix(PathBuf::from(SOCKET_FOLDER)),
                 (None, None) => Place::Tcp { host: "localhost".to_owned(), address: None },

@@ -76,15 +76,14 @@ impl Link {
     /// Makes sure of a connection, and returns what the database said of itself. Whoever is about to take up work asks
     /// this first: a version that is too old for this database hears of it here.
     ///
-    /// Each server of the target has `attempt_timeout`.
+    /// Each address of the target has `attempt_timeout`.
     pub(crate) async fn hello(&mut self) -> Result<Hello, DbError> {
         let mut outcome = self.bounded_dial().await;
-        for _ in 1..self.target.servers() {
-            // The next try begins with the next server.
-            if !matches!(outcome, Err(DbError::Timeout { .. })) {
-                break;
-            }
+        let mut tries = 1;
+        // The next try begins with the next one. How many there are is learnt on the way.
+        while matches!(outcome, Err(DbError::Timeout { .. })) && tries < self.target.turns().candidates() {
             outcome = self.bounded_dial().await;
+            tries += 1;
         }
         let hello = outcome?;
         let ours = Version::OURS;

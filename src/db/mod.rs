@@ -16,6 +16,7 @@ mod session;
 mod step;
 mod target;
 mod tls;
+mod turns;
 mod version;
 
 #[cfg(fuzzing)]

@@ -1,6 +1,6 @@
 //! One connection to one server: dialled, recognised, and ended at the first doubt.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -11,6 +11,7 @@ use super::error::{DbError, chain};
 use super::hints::Hint;
 use super::schema::Schema;
 use super::target::{Dialling, MARKER, Target};
+use super::turns::Candidate;
 
 /// Whether a session hears hints.
 #[derive(Debug, Clone, Copy)]
@@ -50,19 +51,28 @@ impl Drop for Session {
 impl Session {
     /// Connects to the first server that answers and serves, and returns what it said to `greeting`.
     ///
-    /// Not bounded: the caller has a deadline. Cut off, the next call begins with the next server.
+    /// Not bounded: the caller has a deadline. Cut off, the next call begins with whoever has not had his time yet.
     pub(super) async fn open(
         target: &Target,
         attempt_timeout: Duration,
         hints: Hearing<'_>,
         greeting: Greeting,
     ) -> Result<(Session, Row), DbError> {
+        let begun = Instant::now();
+        let mut attempt = target.turns().attempt(attempt_timeout);
         let mut failure = None;
-        for server in target.order() {
-            target.trying(server);
-            match Session::open_one(target, server, attempt_timeout, hints, greeting).await {
+        while let Some(candidate) = attempt.next(begun.elapsed()) {
+            let outcome = match target.look_up(candidate, attempt_timeout).await {
+                Some(Ok(addresses)) => {
+                    attempt.found(candidate.server, &addresses);
+                    continue;
+                }
+                Some(Err(reason)) => Err(DbError::Unreachable { target: target.describe(), reason }),
+                None => Session::open_one(target, candidate, attempt_timeout, hints, greeting).await,
+            };
+            match outcome {
                 Ok(opened) => {
-                    target.answered(server);
+                    attempt.answered(candidate);
                     return Ok(opened);
                 }
                 // What another server might do better. A wrong password is wrong everywhere; a certificate is one server's.
@@ -70,22 +80,22 @@ impl Session {
                     failure = Some(worse(failure, error));
                 }
                 Err(error) => {
-                    target.answered(server);
+                    attempt.answered(candidate);
                     return Err(error);
                 }
             }
         }
-        Err(failure.expect("a target has at least one server"))
+        Err(failure.expect("a target has a server, and a name that was found an address"))
     }
 
     async fn open_one(
         target: &Target,
-        server: usize,
+        candidate: Candidate,
         attempt_timeout: Duration,
         hints: Hearing<'_>,
         greeting: Greeting,
     ) -> Result<(Session, Row), DbError> {
-        let mut session = Session::dial(target, server, attempt_timeout, hints).await?;
+        let mut session = Session::dial(target, candidate, attempt_timeout, hints).await?;
         let told = |error: Error| DbError::from_driver(target.describe(), &error, true);
         let answer = session.greet(attempt_timeout, greeting).await.map_err(told)?;
         if answer.get("read_only") && target.read_write {
@@ -101,7 +111,7 @@ impl Session {
 
     async fn dial(
         target: &Target,
-        server: usize,
+        candidate: Candidate,
         attempt_timeout: Duration,
         hints: Hearing<'_>,
     ) -> Result<Session, DbError> {
@@ -109,7 +119,7 @@ impl Session {
         let (client, mut connection) = loop {
             let unprepared = |reason| DbError::Unprepared { target: target.describe(), reason };
             let Dialling { config, tls, no_password } =
-                target.dialling(server, attempt_timeout, marked).map_err(unprepared)?;
+                target.dialling(candidate, attempt_timeout, marked).map_err(unprepared)?;
             match config.connect(tls).await {
                 Ok(connected) => break connected,
                 Err(error) if marked && refuses_options(&error) => {

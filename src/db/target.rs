@@ -1,9 +1,10 @@
 //! Which database: where its servers are, how each is spoken to, and how that is told without its secrets.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
@@ -15,6 +16,7 @@ use super::conninfo::{Conninfo, Environment, InvalidTarget, password_of};
 use super::endpoint::{Endpoint, Place, endpoints};
 use super::schema::Schema;
 use super::tls::{Mode, Tls};
+use super::turns::{Candidate, Turns, share};
 
 /// A startup option that only a server of our own can have set: whoever does not find it speaks through a pooler.
 pub(super) const MARKER: &str = "systole_session.direct";
@@ -48,10 +50,9 @@ pub(super) struct Dialling {
 }
 
 /// What all connections to a target have learnt.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Memory {
-    /// The endpoint to begin with.
-    preferred: AtomicUsize,
+    turns: Turns,
     /// There is a pooler in between that refuses startup options.
     options_refused: AtomicBool,
 }
@@ -116,6 +117,7 @@ impl Target {
         base.channel_binding(binding.unwrap_or(ChannelBinding::Prefer));
         Ok(Target {
             read_write: read_write.unwrap_or(endpoints.len() > 1),
+            memory: Arc::new(Memory { turns: Turns::of(endpoints.len()), options_refused: AtomicBool::new(false) }),
             endpoints,
             base,
             options: conninfo.text("options").unwrap_or_default().to_owned(),
@@ -124,7 +126,6 @@ impl Target {
             tls,
             schema: Schema::default(),
             direct: None,
-            memory: Arc::default(),
         })
     }
 
@@ -193,25 +194,28 @@ impl Target {
         self.base.get_dbname().unwrap_or(&self.user)
     }
 
-    /// How many servers there are to try.
-    pub(super) fn servers(&self) -> usize {
-        self.endpoints.len()
+    /// Whose turn it is, for all connections to this target.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.memory.turns
     }
 
-    /// The servers in the order in which to try them: the one that answered last first.
-    ///
-    /// Whoever is about to try one says so with [`Target::trying`]: if he is cut off, the next one is tried first.
-    pub(super) fn order(&self) -> impl Iterator<Item = usize> + use<> {
-        let (count, first) = (self.endpoints.len(), self.memory.preferred.load(Ordering::Relaxed));
-        (0..count).map(move |n| (first + n) % count)
-    }
-
-    pub(super) fn trying(&self, server: usize) {
-        self.memory.preferred.store((server + 1) % self.endpoints.len(), Ordering::Relaxed);
-    }
-
-    pub(super) fn answered(&self, server: usize) {
-        self.memory.preferred.store(server, Ordering::Relaxed);
+    /// The addresses of a candidate that is a name; `None` if it is none, and can be dialled as it is.
+    pub(super) async fn look_up(
+        &self,
+        candidate: Candidate,
+        attempt_timeout: Duration,
+    ) -> Option<Result<Vec<IpAddr>, String>> {
+        let endpoint = &self.endpoints[candidate.server];
+        let Place::Tcp { host, address: None } = &endpoint.place else { return None };
+        if candidate.address.is_some() {
+            return None;
+        }
+        let found = tokio::time::timeout(share(attempt_timeout), tokio::net::lookup_host((&**host, endpoint.port)));
+        Some(match found.await {
+            Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect()),
+            Ok(Err(error)) => Err(format!("{host}: {error}")),
+            Err(_) => Err(format!("{host}: nobody says which address that is")),
+        })
     }
 
     pub(super) fn options_refused(&self) -> bool {
@@ -223,20 +227,23 @@ impl Target {
     }
 
     /// What to dial. Reads passfile and certificates anew.
-    pub(super) fn dialling(&self, server: usize, attempt_timeout: Duration, marked: bool) -> Result<Dialling, String> {
-        let endpoint = &self.endpoints[server];
+    pub(super) fn dialling(
+        &self,
+        candidate: Candidate,
+        attempt_timeout: Duration,
+        marked: bool,
+    ) -> Result<Dialling, String> {
+        let endpoint = &self.endpoints[candidate.server];
         let mut config = self.base.clone();
         // Keepalives do not notice a query in flight into a dead link; this does.
         config.tcp_user_timeout(attempt_timeout).port(endpoint.port);
-        // Each address of a name has two thirds of an attempt: the next one has its chance within it, or is where the
-        // next attempt begins. Were it all of it, the next one would be begun and cut off in the same instant, and
-        // passed over for ever.
-        config.connect_timeout(attempt_timeout * 2 / 3);
+        // The next one has its chance within this attempt.
+        config.connect_timeout(share(attempt_timeout));
         match &endpoint.place {
             Place::Tcp { host, address } => {
                 config.host(host);
-                if let Some(address) = address {
-                    config.hostaddr(*address);
+                if let Some(address) = address.or(candidate.address) {
+                    config.hostaddr(address);
                 }
             }
             Place::Unix(path) => {
@@ -338,13 +345,9 @@ mod tests {
     }
 
     #[test]
-    fn several_servers_must_be_writable_and_the_one_that_answered_comes_first() {
-        let several = target("postgresql://a:1,b:2,c:3/x").unwrap();
-        assert!(several.read_write && !target("postgresql://a/x").unwrap().read_write);
-        several.trying(0);
-        assert_eq!(several.order().collect::<Vec<_>>(), [1, 2, 0]);
-        several.answered(2);
-        assert_eq!(several.clone().order().collect::<Vec<_>>(), [2, 0, 1]);
+    fn several_servers_must_be_writable() {
+        assert!(target("postgresql://a:1,b:2,c:3/x").unwrap().read_write);
+        assert!(!target("postgresql://a/x").unwrap().read_write);
         assert!(target("postgresql://a:1,b:2/x?target_session_attrs=standby").is_err());
     }
 

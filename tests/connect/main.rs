@@ -8,6 +8,7 @@
 //! | `clients` | what a client proves: certificates, passwords bound to the channel |
 //! | `passwords` | passfiles, services, variables, and which of them counts |
 //! | `rotation` | passwords that change under a running command |
+//! | `addresses` | slow and silent ones, and several addresses of one name |
 //! | `hosts` | several servers, silent ones, standbys, full ones |
 //! | `failover` | a standby takes over under a running command |
 //! | `trouble` | a server that only reads, rights that are taken away, an old snapshot |
@@ -18,6 +19,7 @@
 mod support;
 // What is run here tells when it ran, as it does there.
 
+mod addresses;
 mod certificates;
 mod clients;
 mod failover;
