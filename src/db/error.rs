@@ -224,6 +224,14 @@ fn distrust_in(error: &rustls::Error) -> String {
                 "connect by a name in its subjectAltName, or give that as host and the address as hostaddr",
             ),
             Wrong::Revoked => ("its certificate was revoked", "look at who is answering there"),
+            Wrong::UnknownRevocationStatus => (
+                "no list says whether its certificate was revoked",
+                "put a list of each issuer of its chain into the file of sslcrl (~/.postgresql/root.crl)",
+            ),
+            Wrong::ExpiredRevocationList | Wrong::ExpiredRevocationListContext { .. } => (
+                "the list of what was revoked has expired",
+                "put a new one into the file of sslcrl (~/.postgresql/root.crl)",
+            ),
             _ => ("its certificate cannot be verified", "look at it with: openssl s_client -starttls postgres"),
         },
         Tls::AlertReceived(AlertDescription::ProtocolVersion)

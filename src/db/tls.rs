@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -66,17 +66,22 @@ impl Tls {
         let mode = conninfo.read("sslmode", "disable, prefer, require, verify-ca or verify-full", mode_of)?;
         let system = conninfo.text("sslrootcert") == Some("system");
         let named = conninfo.text("sslrootcert").filter(|_| !system).map(PathBuf::from);
+        let is_named = named.is_some();
+        let roots = if system { None } else { named.or_else(|| existing(".postgresql/root.crt")) };
         let mode = match mode {
             // As in libpq: a certificate that was named is for verifying with.
-            Some(Mode::Require) if named.is_some() => Some(Mode::VerifyCa),
+            Some(Mode::Require) if is_named => Some(Mode::VerifyCa),
             Some(weaker) if system && weaker < Mode::VerifyFull => {
                 return Err(conninfo.refuse("sslmode", weaker.as_str(), "verify-full, since sslrootcert is system"));
             }
             // Whoever names whom to trust wants it looked at, also at the end of a tunnel.
-            None if named.is_some() || system => Some(Mode::VerifyFull),
+            None if is_named || system => Some(Mode::VerifyFull),
             mode => mode,
         };
-        let roots = if system { None } else { named.or_else(|| existing(".postgresql/root.crt")) };
+        // As in libpq, the list in the home folder is one about those whom a file names. (One that was named itself counts
+        // always.)
+        let revoked = conninfo.text("sslcrl").map(PathBuf::from);
+        let revoked = revoked.or_else(|| existing(".postgresql/root.crl").filter(|_| roots.is_some()));
         let certificate =
             conninfo.text("sslcert").map(PathBuf::from).or_else(|| existing(".postgresql/postgresql.crt"));
         let key =
@@ -86,7 +91,7 @@ impl Tls {
             roots,
             client: certificate.zip(key),
             client_is_named: conninfo.text("sslcert").is_some(),
-            revoked: conninfo.text("sslcrl").map(PathBuf::from),
+            revoked,
             versions: versions(conninfo)?,
             direct: conninfo
                 .read("sslnegotiation", "postgres or direct", |text| match text {
@@ -122,11 +127,12 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&self.versions)
             .map_err(|error| error.to_string())?;
-        let verifier: Arc<dyn ServerCertVerifier> = match mode {
-            Mode::Disable | Mode::Prefer | Mode::Require => Arc::new(Anybody(provider)),
-            Mode::VerifyCa | Mode::VerifyFull => Arc::new(self.verifier(provider, mode)?),
+        let algorithms = provider.signature_verification_algorithms;
+        let proof = match mode {
+            Mode::Disable | Mode::Prefer | Mode::Require => None,
+            Mode::VerifyCa | Mode::VerifyFull => Some(self.proof(provider, mode)?),
         };
-        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { algorithms, proof }));
         let mut config = match &self.client {
             // Where nothing is demanded, nothing that lies about in a home folder may be in the way.
             Some((certificate, key)) if mode >= Mode::Require || self.client_is_named && mode == Mode::Prefer => {
@@ -142,19 +148,20 @@ impl Tls {
         Ok(config)
     }
 
-    fn verifier(&self, provider: Arc<CryptoProvider>, mode: Mode) -> Result<Verifier, String> {
+    fn proof(&self, provider: Arc<CryptoProvider>, mode: Mode) -> Result<Proof, String> {
         let (roots, named) = match &self.roots {
             Some(path) => (Arc::new(roots_in(path)?), certificates_in(path)?),
             None => (systems_roots()?, Vec::new()),
         };
         let mut builder = WebPkiServerVerifier::builder_with_provider(roots, provider);
         if let Some(path) = &self.revoked {
-            // As in libpq, a list that says nothing about an issuer says nothing against its certificates.
-            builder = builder.with_crls(revoked_in(path)?).allow_unknown_revocation_status();
+            // As in libpq, there must be a list for each issuer of the chain, and none that has expired.
+            builder = builder.with_crls(revoked_in(path)?).enforce_revocation_expiration();
         }
         // By the system's authorities anybody has a certificate for some name: then the name counts, also with verify-ca.
         let webpki = builder.build().map_err(|error| error.to_string())?;
-        Ok(Verifier { webpki, named, any_name: mode < Mode::VerifyFull && self.roots.is_some() })
+        let any_name = mode < Mode::VerifyFull && self.roots.is_some();
+        Ok(Proof { webpki, named, has_lists: self.revoked.is_some(), any_name })
     }
 }
 
@@ -249,51 +256,22 @@ fn key_in(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{error} (an unencrypted PEM key is expected)"))
 }
 
-/// Takes every certificate. Only whoever holds its key can shake hands with it, which says nothing about who that is.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Verifies issuer, dates and name; or for `verify-ca` everything but the name.
+/// Asks for the proof that the mode wants.
 #[derive(Debug)]
 struct Verifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Without it every certificate is taken: whoever shakes hands holds its key, which says nothing about who that is.
+    proof: Option<Proof>,
+}
+
+/// Issuer, dates, revocation and name; or for `verify-ca` everything but the name.
+#[derive(Debug)]
+struct Proof {
     webpki: Arc<WebPkiServerVerifier>,
     /// The certificates that were named as roots.
     named: Vec<CertificateDer<'static>>,
+    /// There are lists of what was revoked.
+    has_lists: bool,
     any_name: bool,
 }
 
@@ -307,10 +285,15 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         use rustls::Error::InvalidCertificate;
-        let verdict = match self.webpki.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+        let Some(proof) = &self.proof else { return Ok(ServerCertVerified::assertion()) };
+        let verdict = match proof.webpki.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             // webpki takes no server for an authority, which `openssl req -x509` makes of what it signs by itself. Its
             // dates have been looked at by then, and whoever has named this very certificate has no other issuer in mind.
-            Err(InvalidCertificate(CertificateError::Other(_))) if self.named.contains(certificate) => {
+            Err(InvalidCertificate(CertificateError::Other(_))) if proof.named.contains(certificate) => {
+                // The lists have not been looked at.
+                if proof.has_lists {
+                    return Err(InvalidCertificate(CertificateError::UnknownRevocationStatus));
+                }
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
                     .map(|()| ServerCertVerified::assertion())
             }
@@ -320,7 +303,7 @@ impl ServerCertVerifier for Verifier {
         match verdict {
             Err(InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if self.any_name => Ok(ServerCertVerified::assertion()),
+            )) if proof.any_name => Ok(ServerCertVerified::assertion()),
             verdict => verdict,
         }
     }
@@ -331,7 +314,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.webpki.verify_tls12_signature(message, certificate, signed)
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -340,10 +323,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.webpki.verify_tls13_signature(message, certificate, signed)
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }

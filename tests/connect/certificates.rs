@@ -73,6 +73,11 @@ impl Authority {
 
     /// Its list of what it has revoked.
     pub(crate) fn revocations(&self, revoked: &[&Certified]) -> String {
+        self.revocations_until(4000, revoked)
+    }
+
+    /// The same, to be followed by another one in this year.
+    pub(crate) fn revocations_until(&self, year: i32, revoked: &[&Certified]) -> String {
         let revoked = revoked.iter().map(|certified| RevokedCertParams {
             serial_number: SerialNumber::from(certified.serial),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -81,7 +86,7 @@ impl Authority {
         });
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(4000, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

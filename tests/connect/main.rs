@@ -3,7 +3,8 @@
 //!
 //! | file | about |
 //! |---|---|
-//! | `tls` | what a server proves: issuer, name, dates, revocation; and what is said where nobody asks for proof |
+//! | `tls` | what a server proves: issuer, name, dates; and what is said where nobody asks for proof |
+//! | `revocation` | certificates that were taken back |
 //! | `versions` | how TLS begins |
 //! | `clients` | what a client proves: certificates, passwords bound to the channel |
 //! | `passwords` | passfiles, services, variables, and which of them counts |
@@ -25,6 +26,7 @@ mod clients;
 mod failover;
 mod hosts;
 mod passwords;
+mod revocation;
 mod rotation;
 mod server;
 mod tls;

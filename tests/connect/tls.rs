@@ -222,25 +222,3 @@ fn a_server_without_tls_is_not_taken_where_tls_was_asked_for() {
         .output(&STATUS);
     assert_told(&output, 78, &["localhost", "does not speak TLS"]);
 }
-
-#[test]
-fn a_revoked_certificate_is_refused() {
-    let Some(server) = server(Flaw::None) else { return };
-    let client = server.client();
-    let shown = server.authority.server(Flaw::None);
-    server.server.own.write("server.crt", &shown.certificate);
-    server.server.own.write("server.key", &shown.key);
-    server.server.reload();
-    let other = server.authority.server(Flaw::None);
-    write(&client.host, "revoked.crl", 0o644, &server.authority.revocations(&[&shown]));
-    write(&client.host, "another.crl", 0o644, &server.authority.revocations(&[&other]));
-    write(&client.host, "strangers.crl", 0o644, &server.stranger.revocations(&[&other]));
-    write(&client.host, "no.crl", 0o644, "nonsense");
-    let by = |list: &str| client.asks(&format!("host=db.example sslrootcert=@ours.crt sslcrl=@{list}"));
-    assert_told(&by("revoked.crl"), 78, &["db.example", "was revoked", "look at who is answering"]);
-    assert_good(&by("another.crl"));
-    // As in libpq, a list of others says nothing.
-    assert_good(&by("strangers.crl"));
-    assert_told(&by("missing.crl"), 78, &["sslcrl", "missing.crl", "No such file"]);
-    assert_told(&by("no.crl"), 78, &["sslcrl", "no.crl"]);
-}
