@@ -69,8 +69,8 @@ impl Tls {
         let is_named = named.is_some();
         let roots = if system { None } else { named.or_else(|| existing(".postgresql/root.crt")) };
         let mode = match mode {
-            // As in libpq: a certificate that was named is for verifying with.
-            Some(Mode::Require) if is_named => Some(Mode::VerifyCa),
+            // As in libpq: a certificate that is there is for verifying with.
+            Some(Mode::Require) if roots.is_some() => Some(Mode::VerifyCa),
             Some(weaker) if system && weaker < Mode::VerifyFull => {
                 return Err(conninfo.refuse("sslmode", weaker.as_str(), "verify-full, since sslrootcert is system"));
             }

@@ -124,6 +124,43 @@ fn verify_ca_takes_any_name_and_not_any_issuer() {
     // As in libpq: who names a certificate wants it to be verified with.
     assert_told(&client.asks("host=other.example sslmode=require sslrootcert=@strangers.crt"), 78, issuer);
     assert_good(&client.asks("host=other.example sslmode=require sslrootcert=@ours.crt"));
+    // And so does whoever keeps one where libpq looks for it.
+    assert_eq!(client.asks("host=other.example sslmode=require").status.code(), Some(0));
+    write(&client.host, "home/.postgresql/root.crt", 0o644, &server.stranger.certificate());
+    assert_told(&client.asks("host=other.example sslmode=require"), 78, issuer);
+    write(&client.host, "home/.postgresql/root.crt", 0o644, &server.authority.certificate());
+    assert_good(&client.asks("host=other.example sslmode=require"));
+}
+
+#[test]
+fn by_the_systems_authorities_the_name_counts_also_with_verify_ca() {
+    let Some(server) = server(Flaw::None) else { return };
+    let mut client = server.client();
+    let trusted = client.host.state.path().join("ours.crt");
+    client.host = client.host.with("SSL_CERT_FILE", trusted.to_str().unwrap());
+    assert_good(&client.asks("host=db.example sslmode=verify-ca"));
+    assert_told(&client.asks("host=other.example sslmode=verify-ca"), 78, &["for another name"]);
+    // Whoever insists on them hears, as in libpq, that less than the name will not do.
+    for weak in ["verify-ca", "require", "prefer", "disable"] {
+        let asked = client.asks(&format!("host=db.example sslrootcert=system sslmode={weak}"));
+        assert_told(&asked, 78, &["sslmode", weak, "verify-full, since sslrootcert is system"]);
+    }
+    assert_good(&client.asks("host=db.example sslrootcert=system sslmode=verify-full"));
+}
+
+#[test]
+fn whoever_names_whom_to_trust_has_the_name_looked_at_also_on_this_machine() {
+    let Some(server) = server(Flaw::None) else { return };
+    let client = server.client();
+    // Its certificate is for db.example.
+    assert_good(&client.asks("host=localhost"));
+    assert_told(&client.asks("host=localhost sslrootcert=@ours.crt"), 78, &["localhost", "for another name"]);
+    assert_told(&client.asks("host=127.0.0.1 sslrootcert=@ours.crt"), 78, &["127.0.0.1", "for another name"]);
+    assert_told(&client.asks("host=localhost sslrootcert=system"), 78, &["localhost", "is not trusted"]);
+    assert_good(&client.asks("host=localhost sslrootcert=@ours.crt sslmode=verify-ca"));
+    // One that only lies about asks for nothing here.
+    write(&client.host, "home/.postgresql/root.crt", 0o644, &server.stranger.certificate());
+    assert_good(&client.asks("host=localhost"));
 }
 
 #[test]
