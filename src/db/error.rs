@@ -148,6 +148,13 @@ impl DbError {
                 let message = "it asks for GSSAPI, SSPI or Kerberos, and systole has none of them".to_owned();
                 return DbError::Refused { target, message };
             }
+            if reason.contains("unsupported SASL mechanism") {
+                let message =
+                    "of SASL it knows none but mechanisms that systole has not (OAUTHBEARER, perhaps); systole \
+                               has SCRAM-SHA-256"
+                        .to_owned();
+                return DbError::Refused { target, message };
+            }
             if let Some(reason) = distrust(error, &reason) {
                 return DbError::Untrusted { target, reason };
             }
@@ -169,7 +176,9 @@ impl DbError {
             "42501" => DbError::Denied { target, message },
             // Lost connection, out of resources, operator intervention, serialization and deadlock, lock not available.
             "40001" | "40P01" | "55P03" => DbError::Unavailable { target, message },
-            other if ["08", "53", "57", "58"].contains(&&other[..2]) => DbError::Unavailable { target, message },
+            other if ["08", "53", "57", "58"].iter().any(|class| other.starts_with(class)) => {
+                DbError::Unavailable { target, message }
+            }
             other => DbError::Statement { target, code: other.to_owned(), message },
         }
     }

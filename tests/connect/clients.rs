@@ -94,8 +94,8 @@ fn a_password_bound_to_the_channel_is_not_given_without_it() {
     }
 }
 
-/// A server that asks for GSSAPI, and says no more.
-fn asking_for_gssapi() -> u16 {
+/// A server that says this to whoever comes, and no more.
+fn saying(answer: &'static [u8]) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -104,7 +104,7 @@ fn asking_for_gssapi() -> u16 {
         client.read_exact(&mut length).unwrap();
         let mut rest = vec![0; u32::from_be_bytes(length) as usize - length.len()];
         client.read_exact(&mut rest).unwrap();
-        client.write_all(b"R\0\0\0\x08\0\0\0\x07").unwrap();
+        client.write_all(answer).unwrap();
         client.read_to_end(&mut rest)
     });
     port
@@ -113,8 +113,21 @@ fn asking_for_gssapi() -> u16 {
 #[test]
 fn a_way_to_log_in_that_we_have_not_is_named() {
     let database = Database::new();
-    let url = format!("host=127.0.0.1 port={} dbname=x user=y sslmode=disable", asking_for_gssapi());
-    assert_told(&user(&database, &url).output(&STATUS), 78, &["GSSAPI", "pg_hba.conf"]);
+    let asked = |answer| {
+        let url = format!("host=127.0.0.1 port={} dbname=x user=y password=z sslmode=disable", saying(answer));
+        user(&database, &url).output(&STATUS)
+    };
+    assert_told(&asked(b"R\0\0\0\x08\0\0\0\x07"), 78, &["refuses us", "GSSAPI", "pg_hba.conf"]);
+    let sasl = asked(b"R\0\0\0\x15\0\0\0\x0aOAUTHBEARER\0\0");
+    assert_told(&sasl, 78, &["refuses us", "SASL", "SCRAM-SHA-256", "pg_hba.conf"]);
+}
+
+#[test]
+fn an_answer_with_a_code_of_nobodys_is_told_as_it_is() {
+    let database = Database::new();
+    let port = saying(b"E\0\0\0\x14SFATAL\0CX\0Modd\0\0");
+    let url = format!("host=127.0.0.1 port={port} dbname=x user=y sslmode=disable");
+    assert_told(&user(&database, &url).output(&STATUS), 70, &["odd", "SQLSTATE X"]);
 }
 
 #[test]
