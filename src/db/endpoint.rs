@@ -15,6 +15,8 @@ pub(super) struct Endpoint {
     pub(super) place: Place,
     pub(super) port: u16,
     pub(super) mode: Mode,
+    /// What a passfile calls it.
+    pub(super) in_passfiles: String,
 }
 
 #[derive(Debug, Clone)]
@@ -53,13 +55,23 @@ pub(super) fn endpoints(conninfo: &Conninfo, tls: &Tls) -> Result<Vec<Endpoint>,
                 None => 5432,
             };
             let place = match (host, address) {
-                (Some(path), _) if path.starts_with('/') => Place::Unix(PathBuf::from(path)),
+                (Some(path), None) if path.starts_with('/') => Place::Unix(PathBuf::from(path)),
+                // As in libpq, an address is nearer than a socket; and no certificate is for a path.
+                (Some(path), Some(address)) if path.starts_with('/') => {
+                    Place::Tcp { host: address.to_string(), address: Some(address) }
+                }
                 (Some(name), address) => Place::Tcp { host: name.to_owned(), address: address.or(name.parse().ok()) },
                 (None, Some(address)) => Place::Tcp { host: address.to_string(), address: Some(address) },
                 (None, None) if Path::new(SOCKET_FOLDER).is_dir() => Place::Unix(PathBuf::from(SOCKET_FOLDER)),
                 (None, None) => Place::Tcp { host: "localhost".to_owned(), address: None },
             };
-            let mut endpoint = Endpoint { place, port, mode: Mode::Disable };
+            // As in libpq: the host as it is written, else the address; and the usual socket is localhost, but no other one.
+            let in_passfiles = match (host, address) {
+                (Some(host), _) if host != SOCKET_FOLDER => host.to_owned(),
+                (None, Some(address)) => address.to_string(),
+                (Some(_), _) | (None, None) => "localhost".to_owned(),
+            };
+            let mut endpoint = Endpoint { place, port, mode: Mode::Disable, in_passfiles };
             endpoint.mode = match &endpoint.place {
                 // There is none on a socket.
                 Place::Unix(_) => Mode::Disable,

@@ -62,7 +62,8 @@ impl FromStr for Target {
 
     /// Reads files and variables of this process, as libpq would.
     fn from_str(text: &str) -> Result<Target, InvalidTarget> {
-        Target::resolve(text, &Environment { variable: &|name| std::env::var(name).ok() })
+        let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+        Target::resolve(text, &Environment { variable: &|name| std::env::var(name).ok(), home })
     }
 }
 
@@ -278,12 +279,7 @@ impl Target {
 
     fn password_for(&self, endpoint: &Endpoint) -> Result<Option<String>, String> {
         let Some(passfile) = &self.passfile else { return Ok(None) };
-        let find = |host: &str| password_of(passfile, host, endpoint.port, self.database(), &self.user);
-        match &endpoint.place {
-            Place::Tcp { host, .. } => find(host),
-            // As in libpq, a socket is also called localhost.
-            Place::Unix(path) => Ok(find(&path.to_string_lossy())?.or(find("localhost")?)),
-        }
+        password_of(passfile, &endpoint.in_passfiles, endpoint.port, self.database(), &self.user)
     }
 }
 
@@ -298,7 +294,7 @@ mod tests {
     use super::*;
 
     fn target(text: &str) -> Result<Target, InvalidTarget> {
-        Target::resolve(text, &Environment { variable: &|_| None })
+        Target::resolve(text, &Environment { variable: &|_| None, home: None })
     }
 
     fn modes(text: &str) -> Vec<Mode> {
@@ -349,6 +345,25 @@ mod tests {
         assert!(target("postgresql://a:1,b:2,c:3/x").unwrap().read_write);
         assert!(!target("postgresql://a/x").unwrap().read_write);
         assert!(target("postgresql://a:1,b:2/x?target_session_attrs=standby").is_err());
+    }
+
+    #[test]
+    fn passfiles_know_a_server_by_libpqs_name_for_it() {
+        let known_as = |text: &str| target(text).unwrap().endpoints.remove(0).in_passfiles;
+        assert_eq!(known_as("postgresql://db.example/x"), "db.example");
+        assert_eq!(known_as("host=db.example hostaddr=10.0.0.1"), "db.example");
+        assert_eq!(known_as("hostaddr=10.0.0.1"), "10.0.0.1");
+        assert_eq!(known_as("host=/var/run/postgresql"), "localhost");
+        assert_eq!(known_as(""), "localhost");
+        assert_eq!(known_as("host=/run/elsewhere"), "/run/elsewhere");
+        assert_eq!(known_as("host=/run/elsewhere hostaddr=10.0.0.1"), "/run/elsewhere");
+    }
+
+    #[test]
+    fn an_address_is_nearer_than_a_socket() {
+        let both = target("host=/run/elsewhere hostaddr=10.0.0.1 port=1").unwrap();
+        assert_eq!(both.endpoints[0].describe(), "10.0.0.1:1");
+        assert_eq!(both.endpoints[0].mode, Mode::VerifyFull);
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::hosts::{ATTEMPT, BlackHole, patient};
 use super::server::{Server, by_tcp, worker};
 use super::support::{Database, Systole};
-use super::{STATUS, assert_good, assert_told, told, user, write};
+use super::{STATUS, assert_good, assert_told, told, user, with_file};
 
 /// Leads to 127.0.0.1 at `port`, and takes this long for each connection.
 fn way_to(port: u16, from: TcpListener, delay: Duration) {
@@ -29,17 +28,10 @@ fn port_of(database: &Database) -> u16 {
     database.url.rsplit_once("port=").unwrap().1.parse().unwrap()
 }
 
-/// Where the name `many.example` has these addresses; `None` if that cannot be done here.
+/// Where the name `many.example` has these addresses.
 fn where_it_is_many(host: Systole, addresses: &[Ipv4Addr]) -> Option<Systole> {
-    let tried = Command::new("unshare").args(["--map-root-user", "--mount", "true"]).output();
-    if !tried.is_ok_and(|tried| tried.status.success()) {
-        eprintln!("skipped: no namespace for another /etc/hosts can be made here");
-        return None;
-    }
     let lines: Vec<String> = addresses.iter().map(|address| format!("{address} many.example\n")).collect();
-    let hosts = write(&host, "hosts", 0o644, &lines.concat());
-    let script = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
-    Some(host.through(&["unshare", "--map-root-user", "--mount", "sh", "-c", &script, "sh"]))
+    with_file(host, "/etc/hosts", &lines.concat())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use super::server::{by_tcp, worker};
 use super::support::{Database, Systole};
-use super::{PASSWORD, STATUS, WRONG, assert_good, assert_told, user, write};
+use super::{PASSWORD, STATUS, WRONG, assert_good, assert_told, user, with_file, write};
 
 /// A database with a role `name` in it, and a user who names neither a role nor a password.
 fn nobody(name: &str) -> (Database, Systole) {
@@ -52,6 +52,17 @@ fn a_password_is_found_wherever_psql_finds_one() {
     // What names another file names no other.
     let asked = host.clone().with("PGPASSFILE", "/nonexistent").output(&STATUS);
     assert_told(&asked, 78, &["it asks for a password, and there is none"]);
+}
+
+#[test]
+fn without_a_variable_the_home_folder_is_the_accounts() {
+    let (_database, host) = nobody("homeless");
+    let host = host.with("PGUSER", "homeless");
+    write(&host, "home/.pgpass", 0o600, &for_all(PASSWORD));
+    let home = host.state.path().join("home").display().to_string();
+    let accounts = format!("root:x:0:0:root:{home}:/bin/sh\n");
+    let Some(host) = with_file(host, "/etc/passwd", &accounts) else { return };
+    assert_good(&host.through(&["env", "-u", "HOME"]).output(&STATUS));
 }
 
 #[test]
@@ -133,6 +144,6 @@ fn a_service_stands_between_the_url_and_the_variables() {
     // What is wrong in it is named by its place, and not by what stands there.
     let secret = format!("[bad]\npasword={PASSWORD}\n[worse]\n{PASSWORD}\n");
     write(&host, "home/.pg_service.conf", 0o644, &secret);
-    assert_told(&by(&host, "service=bad"), 78, &["\"pasword\"", "does not exist"]);
+    assert_told(&by(&host, "service=bad"), 78, &["service \"bad\" has", "\"pasword\"", "does not exist"]);
     assert_told(&by(&host, "service=worse"), 78, &[".pg_service.conf", "line 4"]);
 }

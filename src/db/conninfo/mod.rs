@@ -26,10 +26,12 @@ pub enum InvalidTarget {
         reason: String,
     },
     /// It names something that libpq does not know either.
-    #[error("the database URL has a parameter {keyword:?}, which does not exist. Known are: {known}")]
+    #[error("{origin} has a parameter {keyword:?}, which does not exist. Known are: {known}")]
     Unknown {
         /// The parameter.
         keyword: String,
+        /// Where it was given.
+        origin: String,
         /// All there are.
         known: String,
     },
@@ -78,6 +80,8 @@ pub(super) struct Conninfo {
 /// What libpq would take from the process: variables and the home folder.
 pub(super) struct Environment<'a> {
     pub(super) variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The account's, for where no variable names another.
+    pub(super) home: Option<PathBuf>,
 }
 
 /// Whether a connection string holds a password itself. One that cannot be read is taken to hold one.
@@ -94,11 +98,16 @@ impl Conninfo {
             conninfo.give(&keyword, value, "the database URL")?;
         }
         let given = |name: &str| (environment.variable)(name).filter(|value| !value.is_empty());
-        if let Some(service) = conninfo.text("service").map(str::to_owned).or_else(|| given("PGSERVICE")) {
+        if !conninfo.values.contains_key("service")
+            && let Some(service) = given("PGSERVICE")
+        {
+            conninfo.give("service", service, "PGSERVICE")?;
+        }
+        if let Some(service) = conninfo.text("service").map(str::to_owned) {
             let origin = format!("service \"{service}\"");
             for (keyword, value) in files::service(&service, &conninfo, environment)? {
                 // What the URL says itself is nearer.
-                if conninfo.text(&keyword).is_none() {
+                if !conninfo.values.contains_key(keyword.as_str()) {
                     conninfo.give(&keyword, value, &origin)?;
                 }
             }
@@ -117,7 +126,8 @@ impl Conninfo {
     fn give(&mut self, keyword: &str, value: String, origin: &str) -> Result<(), InvalidTarget> {
         let Some(known) = KEYWORDS.iter().find(|known| known.name == keyword) else {
             let known: Vec<&str> = KEYWORDS.iter().map(|known| known.name).collect();
-            return Err(InvalidTarget::Unknown { keyword: keyword.to_owned(), known: known.join(", ") });
+            let (keyword, origin) = (keyword.to_owned(), origin.to_owned());
+            return Err(InvalidTarget::Unknown { keyword, origin, known: known.join(", ") });
         };
         if let Meaning::Only(values, reason) = known.meaning
             && !value.is_empty()
@@ -125,18 +135,14 @@ impl Conninfo {
         {
             return Err(InvalidTarget::Unsupported { keyword: known.name, origin: origin.to_owned(), reason });
         }
-        // As in libpq an empty value is none, and the last one counts.
-        if value.is_empty() {
-            self.values.remove(known.name);
-        } else {
-            self.values.insert(known.name, (value, origin.to_owned()));
-        }
+        // As in libpq the last one counts. An empty value is none, and lets nothing that is farther away take its place.
+        self.values.insert(known.name, (value, origin.to_owned()));
         Ok(())
     }
 
     /// A value, if one was given.
     pub(super) fn text(&self, keyword: &str) -> Option<&str> {
-        self.values.get(keyword).map(|(value, _)| value.as_str())
+        self.values.get(keyword).map(|(value, _)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// A value as a list, one item per host.
@@ -167,14 +173,16 @@ impl Conninfo {
     }
 
     fn origin(&self, keyword: &str) -> String {
-        self.values.get(keyword).map_or_else(|| "its default".to_owned(), |(_, origin)| origin.clone())
+        let given = self.values.get(keyword).filter(|(value, _)| !value.is_empty());
+        given.map_or_else(|| "its default".to_owned(), |(_, origin)| origin.clone())
     }
 }
 
 impl Environment<'_> {
     /// A file in the home folder, as libpq's defaults are.
     pub(super) fn at_home(&self, name: &str) -> Option<PathBuf> {
-        (self.variable)("HOME").filter(|home| !home.is_empty()).map(|home| Path::new(&home).join(name))
+        let named = (self.variable)("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        named.or_else(|| self.home.clone()).map(|home| home.join(name))
     }
 }
 
@@ -186,7 +194,7 @@ pub fn fuzz(text: &str) {
     if pairs.iter().any(|(keyword, _)| keyword.starts_with("service")) {
         return;
     }
-    if let Err(error) = Conninfo::resolve(text, &Environment { variable: &|_| None }) {
+    if let Err(error) = Conninfo::resolve(text, &Environment { variable: &|_| None, home: None }) {
         // Shorter ones stand in the messages by chance.
         let secrets = pairs.iter().filter(|(keyword, value)| keyword == "password" && value.len() > 60);
         let told = error.to_string();
@@ -201,13 +209,28 @@ mod tests {
     fn resolve(text: &str, variables: &[(&str, &str)]) -> Result<Conninfo, InvalidTarget> {
         let variable =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Conninfo::resolve(text, &Environment { variable: &variable })
+        Conninfo::resolve(text, &Environment { variable: &variable, home: None })
     }
 
     #[test]
     fn the_url_is_nearer_than_a_variable() {
         let found = resolve("postgresql://a@x/", &[("PGUSER", "b"), ("PGDATABASE", "d")]).unwrap();
         assert_eq!((found.text("user"), found.text("dbname")), (Some("a"), Some("d")));
+    }
+
+    #[test]
+    fn an_empty_value_shuts_out_the_variable_and_an_empty_place_of_a_url_does_not() {
+        let variables = [("PGUSER", "u"), ("PGHOST", "h"), ("PGPASSWORD", "p"), ("PGSERVICE", "nowhere")];
+        for text in ["user='' host='' password='' service=''", "postgresql://?user=&host=&password=&service="] {
+            let found = resolve(text, &variables).unwrap();
+            for keyword in ["user", "host", "password", "service"] {
+                assert_eq!(found.text(keyword), None, "{keyword} of {text}");
+            }
+        }
+        for text in ["postgresql://@:5433?service=", "postgresql://:@/d?service="] {
+            let found = resolve(text, &variables).unwrap();
+            assert_eq!((found.text("user"), found.text("host")), (Some("u"), Some("h")), "{text}");
+        }
     }
 
     #[test]

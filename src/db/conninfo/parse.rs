@@ -38,7 +38,9 @@ fn url(rest: &str) -> Result<Pairs, InvalidTarget> {
     let hosts = match authority.rsplit_once('@') {
         Some((credentials, hosts)) => {
             let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-            give("user", decoded(user)?);
+            if !user.is_empty() {
+                give("user", decoded(user)?);
+            }
             if !password.is_empty() {
                 give("password", decoded(password)?);
             }
@@ -56,7 +58,9 @@ fn url(rest: &str) -> Result<Pairs, InvalidTarget> {
             names.push(decoded(name)?);
             ports.push(port);
         }
-        give("host", names.join(","));
+        if names != [""] {
+            give("host", names.join(","));
+        }
         if ports.iter().any(|port| !port.is_empty()) {
             give("port", ports.join(","));
         }
