@@ -95,7 +95,7 @@ fn a_password_that_has_become_wrong_freezes_until_it_is_put_right() {
     running.signal(rustix::process::Signal::INT);
     assert_eq!(running.code(SOON), 69, "{}", running.errors());
     assert!(running.errors().contains("certified on this host"), "{}", running.errors());
-    assert_eq!(ends(&database, "r"), ["RUNNING"]);
+    assert_eq!(ends(&database, "r"), ["CANCELLED 143", "RUNNING"]);
     database.sql(&format!("ALTER ROLE locked PASSWORD '{PASSWORD}'"));
     let next = host.output(&["run", "r", "--", "true"]);
     assert_eq!(next.status.code(), Some(0), "{}", told(&next));
