@@ -210,16 +210,18 @@ fn floor(text: &str) -> Result<Version, MigrateError> {
 
 async fn open(target: &Target) -> Result<Session, MigrateError> {
     let bound = Duration::from_secs(10);
-    let mut opened = Err(DbError::Timeout { target: target.describe(), after: bound });
-    // Each server of a list has its own bound: whoever was cut off is passed over at the next try.
-    for _ in 0..target.servers() {
+    let mut tries = 0;
+    let (mut session, _) = loop {
         let opening = Session::open(target, bound, Hearing::Never, Greeting::Server);
-        if let Ok(answer) = tokio::time::timeout(bound, opening).await {
-            opened = answer;
-            break;
+        match tokio::time::timeout(bound, opening).await {
+            Ok(answer) => break answer?,
+            Err(_) => tries += 1,
         }
-    }
-    let (mut session, _) = opened?;
+        // Each address has its own bound: whoever was cut off is passed over at the next try.
+        if tries >= target.turns().candidates() {
+            return Err(DbError::Timeout { target: target.describe(), after: bound }.into());
+        }
+    };
     if session.is_pooled() {
         return Err(MigrateError::Pooled(target.describe()));
     }
