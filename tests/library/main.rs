@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // it is a test
 
+#[path = "../support/mod.rs"]
 mod support;
+mod worker;
 
 use std::time::Duration;
 
