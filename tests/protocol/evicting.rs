@@ -226,6 +226,41 @@ async fn a_holder_that_speaks_up_while_others_are_swept_keeps_its_transaction() 
     assert_unharmed(&user).await;
 }
 
+/// A thousand nodes look, and one look is enough for all of them; but not the look of one that doubts itself.
+#[tokio::test]
+async fn a_sweep_is_good_for_all_unless_the_sweeper_may_not_conclude() {
+    let (database, sweeper, _) = held("nightly").await;
+    let sweep = async |trusted_since: &str| {
+        let reap = format!("SELECT run_id, reason FROM systole.reap('a test', {trusted_since}, NULL, 0, 10)");
+        let rows = sweeper.query(&reap, &[]).await.unwrap();
+        rows.iter().map(|row| format!("{} {}", row.get::<_, &str>(0), row.get::<_, &str>(1))).collect::<Vec<_>>()
+    };
+    let idle = || sweeper.batch_execute("UPDATE systole.takeover_brake SET swept_at = '-infinity'");
+    database.age_heartbeat("nightly", 31.0);
+    assert_eq!(sweep("clock_timestamp()").await, ["nightly taker_cold"]);
+    assert_eq!(sweep("NULL").await, ["nightly taker_cold"], "that one's look was good for nobody");
+    database.age_heartbeat("nightly", -31.0);
+    assert_eq!(sweep("'-infinity'").await, [""; 0], "nobody is silent");
+    database.age_heartbeat("nightly", 31.0);
+    assert_eq!(sweep("'-infinity'").await, [""; 0], "somebody has looked a moment ago");
+    idle().await.unwrap();
+    assert_eq!(sweep("'-infinity'").await, ["nightly "]);
+    // A look that is said to be of the future is none.
+    sweeper
+        .batch_execute("UPDATE systole.takeover_brake SET swept_at = clock_timestamp() + interval '1 h'")
+        .await
+        .unwrap();
+    let tenure = sweeper.claim(&Ask::of("nightly")).await.granted();
+    database.age_heartbeat("nightly", 31.0);
+    assert_eq!(sweep("'-infinity'").await, ["nightly "]);
+    assert_eq!(sweeper.beat(&[tenure.instance]).await, ["lost"]);
+    // And while somebody's claim looks at the brake, a sweep does not wait for it.
+    idle().await.unwrap();
+    let other = Session::on(&database).await;
+    other.batch_execute("BEGIN; SELECT FROM systole.takeover_brake FOR UPDATE").await.unwrap();
+    assert_eq!(within("a sweep", sweep("'-infinity'")).await, [""; 0]);
+}
+
 /// Not for as long as the other one pleases: heartbeats of its own other runs may be behind it.
 #[tokio::test]
 async fn nothing_that_changes_a_run_waits_for_its_lock_for_long() {
