@@ -8,6 +8,11 @@ GRANT USAGE ON SCHEMA systole TO systole_worker, systole_client, systole_viewer;
 GRANT SELECT ON systole.settings, systole.runs, systole.executor_instances, systole.run_events,
                 systole.queues, systole.lanes, systole.nodes, systole.refinery_schema_history
     TO systole_worker, systole_client, systole_viewer;
+-- What runs write may hold secrets as well: that is for those who work. For a person:
+-- GRANT SELECT ON systole.run_output TO anna;
+GRANT SELECT ON systole.run_output TO systole_worker;
+GRANT SELECT (instance_id, bytes_total, bytes_lost, path, is_last, updated_at) ON systole.run_output
+    TO systole_client, systole_viewer;
 GRANT EXECUTE ON FUNCTION systole.holder, systole.rw_since, systole.why_waiting TO systole_worker, systole_client, systole_viewer;
 
 GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, systole.submit_all, systole.cancel, systole.retry,
@@ -15,5 +20,6 @@ GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, s
     TO systole_worker, systole_client;
 GRANT EXECUTE ON FUNCTION systole.claim, systole.beat, systole.finish, systole.finish_all, systole.file_certificate, systole.take_away,
                           systole.claim_queued, systole.reap, systole.node_beat, systole.drain,
-                          systole.pause, systole.resume, systole.limit_queue, systole.prune
+                          systole.pause, systole.resume, systole.limit_queue, systole.prune,
+                          systole.put_output, systole.tell
     TO systole_worker;

@@ -21,7 +21,8 @@ BEGIN
         UPDATE executor_instances i
            SET status = s.status, exit_code = s.exit_code, cause = s.cause,
                ended_at = greatest(clock_timestamp(), i.started_at),
-               phases_executed = greatest(i.phases_executed, s.phases)
+               phases_executed = greatest(i.phases_executed, s.phases),
+               message = coalesce(left(s.detail->>'message', 200), i.message)
           FROM said s WHERE i.instance_id = s.instance_id AND i.ended_at IS NULL
         RETURNING i.instance_id, i.run_id, i.attempt, i.executor_id, i.fence, i.status, i.exit_code, i.cause, s.detail
     ), counted AS MATERIALIZED (

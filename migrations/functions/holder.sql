@@ -9,5 +9,5 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
         'age_seconds', extract(epoch FROM greatest(at - i.started_at, interval '0'))::float8,
         'heartbeat_age_seconds', extract(epoch FROM greatest(at - i.last_heartbeat, interval '0'))::float8,
         'stale_after_seconds', extract(epoch FROM i.stale_after)::float8,
-        'stop_requested_at', i.stop_requested_at)
+        'stop_requested_at', i.stop_requested_at, 'message', i.message)
 $$;

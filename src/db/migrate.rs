@@ -53,6 +53,8 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/steer.sql"),
     include_str!("../../migrations/functions/node.sql"),
     include_str!("../../migrations/functions/prune.sql"),
+    include_str!("../../migrations/functions/put_output.sql"),
+    include_str!("../../migrations/functions/tell.sql"),
 ];
 
 /// What is asked for beyond an up-to-date schema.

@@ -45,7 +45,8 @@ impl Rights {
             let names = words.iter().filter_map(|word| word.strip_prefix("systole."));
             match words[..] {
                 ["GRANT", "EXECUTE", ..] => rights.functions.extend(names),
-                ["GRANT", "SELECT", ..] => rights.tables.extend(names),
+                // Not where it is for some columns alone.
+                ["GRANT", "SELECT", "ON", ..] => rights.tables.extend(names),
                 _ => {}
             }
         }
@@ -172,6 +173,7 @@ mod tests {
         );
         assert!(client.functions.contains(&"fence") && !client.functions.contains(&"claim"));
         assert_eq!(viewer.functions, ["holder", "rw_since", "why_waiting"]);
+        assert!(worker.tables.contains(&"run_output") && !client.tables.contains(&"run_output"));
         for role in [worker, client, viewer] {
             assert!(role.tables.contains(&"refinery_schema_history") && !role.tables.contains(&"run_specs"));
         }

@@ -52,6 +52,14 @@ async fn nothing_is_read_through_because_of_old_statistics() {
         let new = Uuid::now_v7();
         for (what, sql) in [
             ("beat", format!("SELECT systole.beat(ARRAY['{one}', '{two}']::uuid[], '{{0,0}}', '{{NULL,NULL}}')")),
+            ("tell", format!("SELECT systole.tell(ARRAY['{one}', '{two}']::uuid[], '{{a,b}}')")),
+            (
+                "put_output",
+                format!(
+                    "SELECT systole.put_output(ARRAY['{one}', '{two}']::uuid[], '{{1,2}}', ARRAY['', '']::bytea[], '{{1,1}}', '{{0,0}}',
+                        '{{p,p}}', '{{f,f}}')"
+                ),
+            ),
             ("finish", format!("SELECT systole.finish('{one}', 1, 'COMPLETED', 0, NULL, 0, '{{}}')")),
             (
                 "finish_all",
