@@ -26,6 +26,7 @@ pub mod ids;
 pub mod instance;
 pub mod node;
 pub mod outcome;
+mod output;
 mod run;
 pub mod state_dir;
 mod supervise;

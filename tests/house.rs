@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["daemon"],
     &["attempt"],
     &["config"],
-    &["run", "node"],
+    &["run", "node", "output"],
     &["instance", "supervise"],
     &["guard"],
     &["db"],

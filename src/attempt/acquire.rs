@@ -1,6 +1,7 @@
 //! From wanting a run to having it: the claim, the wait for a holder to end, the proof that a silent one is dead.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::Rng;
@@ -9,12 +10,13 @@ use uuid::Uuid;
 
 use super::{Patience, Plan};
 use crate::backoff::Backoff;
-use crate::db::{DbError, Hello, Hint, HintKind};
+use crate::db::{DbError, Hello, Hint, HintKind, Link};
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::{certificate, remains};
 use crate::ids::InstanceId;
 use crate::instance::{CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Coordinator, FilingVerdict, Holder};
 use crate::outcome::Cause;
+use crate::output;
 use crate::state_dir::StateDir;
 use crate::supervise::Signals;
 
@@ -90,7 +92,8 @@ pub(super) async fn acquire(
     loop {
         let claimed = async {
             // What cannot be filed now is no reason not to claim: if it matters, the claim says so.
-            file_deaths(coordinator, &plan.job.state, fleet_id).await;
+            let filed = file_deaths(coordinator, &plan.job.state, fleet_id).await;
+            put_last_words_of(&filed, plan).await;
             coordinator.claim(&request).await
         };
         let claim = match claimed.await {
@@ -170,6 +173,8 @@ pub(crate) struct Filed {
     pub(crate) news: usize,
     /// Why one could not be filed. It stays where it is, for the next time.
     pub(crate) trouble: Option<DbError>,
+    /// What the dead have written, where that is recorded: nobody has its end in memory any more.
+    pub(crate) logs: Vec<(InstanceId, PathBuf)>,
 }
 
 /// Tells the database of every death on this host that it may not know of.
@@ -189,6 +194,9 @@ pub(crate) async fn file_deaths(coordinator: &Coordinator, state: &StateDir, fle
             Ok(FilingVerdict::Locked) => {}
             Ok(verdict) => {
                 filed.news += usize::from(verdict == FilingVerdict::Ok);
+                if matches!(verdict, FilingVerdict::Ok | FilingVerdict::Already) {
+                    filed.logs.extend(death.header.log.clone().map(|log| (death.header.instance_id, log)));
+                }
                 // Whatever the verdict: it has nothing more to say.
                 death.told();
             }
@@ -203,6 +211,15 @@ pub(crate) async fn file_deaths(coordinator: &Coordinator, state: &StateDir, fle
         }
     }
     filed
+}
+
+/// A node of this host that died had no time for it.
+async fn put_last_words_of(filed: &Filed, plan: &Plan) {
+    if !filed.logs.is_empty() {
+        let mut link = Link::new(plan.target.clone(), plan.job.timing.attempt_timeout);
+        // It is still on this host's disk.
+        let _ = output::store::put_last_words(&mut link, &filed.logs).await;
+    }
 }
 
 /// Watches the guards of this host: when the one of the holder ends, it is time to look again.

@@ -1,6 +1,7 @@
 //! What is to be started, and how it is supervised: the part of an attempt that does not depend on how it was claimed.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::ids::RunId;
@@ -23,6 +24,8 @@ pub(crate) struct Job {
     pub(crate) quiet: bool,
     /// This process has no other: its terminal and its stdio are the command's.
     pub(crate) is_alone: bool,
+    /// Where its output is recorded, for whoever finds it dead.
+    pub(crate) log: Option<PathBuf>,
 }
 
 impl Job {

@@ -208,6 +208,7 @@ impl Granted {
             secret: self.secret.to_vec(),
             boot_id: boot_id(),
             cgroup: self.secured.cgroup.clone(),
+            log: job.log.clone(),
         };
         let rules = Rules {
             kill_grace: job.timing.kill_grace,

@@ -7,6 +7,7 @@ mod doctor;
 mod embedded;
 mod events;
 mod exit;
+mod logs;
 mod migrate;
 mod node;
 mod paperwork;
@@ -45,8 +46,8 @@ enum Command {
     Nodes(node::NodesArguments),
     /// Ask a node to start nothing more, and to end when it is done
     Drain(node::DrainArguments),
-    /// Print the output of a run, where it is on this host
-    Logs(node::LogsArguments),
+    /// Print the output of a run: all of it on its host, the newest from anywhere
+    Logs(logs::Arguments),
     /// Put runs into the queue
     Submit(Box<submit::Arguments>),
     /// Ask, before launching: who runs it, and what is to be done?
@@ -121,7 +122,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Node(arguments) => node::execute(&arguments, &settings),
         Command::Nodes(arguments) => node::nodes(&arguments, &settings),
         Command::Drain(arguments) => node::drain(&arguments, &settings),
-        Command::Logs(arguments) => node::logs(&arguments, &settings),
+        Command::Logs(arguments) => logs::execute(&arguments, &settings),
         Command::Submit(arguments) => submit::execute(&arguments, &settings),
         Command::Cancel(arguments) => steer::cancel(&arguments, &settings),
         Command::Retry(arguments) => steer::retry(&arguments, &settings),

@@ -1,8 +1,6 @@
-//! `systole node`, `nodes`, `drain`, `logs`: the fleet's daemons, and what people ask of them.
+//! `systole node`, `nodes`, `drain`: the fleet's daemons, and what people ask of them.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, Write};
-use std::time::Duration;
 
 use clap::Args;
 
@@ -12,9 +10,7 @@ use super::print;
 use super::settings::Settings;
 use crate::daemon::{self, Setup};
 use crate::identity::Identity;
-use crate::ids::RunId;
 use crate::node::store;
-use crate::run::store as runs;
 use crate::state_dir::StateDir;
 
 #[derive(Debug, Args)]
@@ -40,6 +36,9 @@ pub(super) struct Arguments {
     /// Folder for the output of runs
     #[arg(long, value_name = "DIR")]
     runs_dir: Option<String>,
+    /// How much of an attempt's output is kept: its newest
+    #[arg(long, value_name = "SIZE")]
+    log_bytes_max: Option<String>,
     /// Work off what is queued now, then end
     #[arg(long)]
     once: bool,
@@ -58,18 +57,6 @@ pub(super) struct DrainArguments {
     node: String,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct LogsArguments {
-    /// The run
-    run_id: String,
-    /// Of this attempt, instead of the newest
-    #[arg(long, value_name = "N")]
-    attempt: Option<i32>,
-    /// Go on and print what is written, until the attempt has ended
-    #[arg(short, long)]
-    follow: bool,
-}
-
 /// Runs as a node until it is drained.
 pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, Failure> {
     let list = |items: &[String]| (!items.is_empty()).then(|| items.join(","));
@@ -81,6 +68,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         ("drain_timeout", arguments.drain_timeout.clone()),
         ("allow_submitted_commands", arguments.allow_submitted_commands.then(|| "true".to_owned())),
         ("runs_dir", arguments.runs_dir.clone()),
+        ("log_bytes_max", arguments.log_bytes_max.clone()),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))
@@ -98,6 +86,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             poll_interval: config.poll_interval()?,
             drain_timeout: config.drain_timeout()?,
             runs_dir: config.runs_dir(),
+            log_bytes_max: config.log_bytes_max()?,
             once: arguments.once,
         };
         daemon::run(setup).await?;
@@ -156,48 +145,5 @@ pub(super) fn drain(arguments: &DrainArguments, settings: &Settings) -> Result<u
         }
         print::text(&format!("asked {} to drain", asked.join(", ")));
         Ok(code::OK)
-    })
-}
-
-/// Prints what an attempt has written, as far as it is on this host.
-pub(super) fn logs(arguments: &LogsArguments, settings: &Settings) -> Result<u8, Failure> {
-    let run_id: RunId = arguments.run_id.parse()?;
-    let config = context::config(settings)?;
-    let runs_dir = config.runs_dir();
-    let attempt = arguments.attempt.or_else(|| daemon::newest_log(&runs_dir, &run_id)).ok_or_else(|| {
-        let message = format!(
-            "no output of run \"{run_id}\" is in {}: systole status {run_id} says where it ran",
-            runs_dir.display()
-        );
-        Failure::new(code::USAGE, message)
-    })?;
-    let path = daemon::log_of(&runs_dir, &run_id, attempt);
-    let unreadable = |error| Failure::new(code::USAGE, format!("{} cannot be read: {error}", path.display()));
-    let mut file = std::fs::File::open(&path).map_err(unreadable)?;
-    context::block_on(async {
-        let mut link = if arguments.follow { Some(context::link(&config).await?) } else { None };
-        loop {
-            // Asked before reading: what was written until then is read below.
-            let goes_on = match &mut link {
-                Some(link) => {
-                    let run = link.call(async |session| runs::find(session, &run_id).await).await?;
-                    run.is_some_and(|run| run.holder.is_some_and(|it| it.holder.attempt == attempt))
-                }
-                None => false,
-            };
-            let mut text = Vec::new();
-            let from = file.stream_position().map_err(unreadable)?;
-            Read::by_ref(&mut file).take(1 << 24).read_to_end(&mut text).map_err(unreadable)?;
-            if std::io::stdout().lock().write_all(&text).and_then(|()| std::io::stdout().flush()).is_err() {
-                return Ok(code::OK);
-            }
-            if text.is_empty() && !goes_on {
-                return Ok(code::OK);
-            }
-            if text.is_empty() {
-                file.seek(std::io::SeekFrom::Start(from)).map_err(unreadable)?;
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
-        }
     })
 }

@@ -71,6 +71,7 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
             state: StateDir::open(&config.state_dir())?,
             quiet: arguments.quiet,
             is_alone: true,
+            log: None,
         };
         let plan = Plan {
             job,

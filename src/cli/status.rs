@@ -134,6 +134,14 @@ fn show_run(run: store::RunStatus) {
             text.push_str("\n  a stop was requested");
         }
     }
+    for attempt in &run.attempts {
+        if let Some(lost @ 1..) = attempt.output_bytes_lost {
+            let (number, executor) = (attempt.attempt, &attempt.executor_id);
+            text.push_str(&format!(
+                "\n  output: {lost} bytes of attempt {number} are missing: the disk did not take them (executor {executor})"
+            ));
+        }
+    }
     print::text(&text);
     let rows = run.attempts.into_iter().map(|attempt| {
         vec![

@@ -88,8 +88,8 @@ fn parse(path: &Path, text: &str) -> Result<Values, FileError> {
         let text = match value {
             toml::Value::String(text) => text,
             toml::Value::Boolean(truth) => truth.to_string(),
-            // The only one without a unit.
-            toml::Value::Integer(number) if key == "slots" => number.to_string(),
+            // The only ones without a unit, or with one in their name.
+            toml::Value::Integer(number) if ["slots", "log_bytes_max"].contains(&key.as_str()) => number.to_string(),
             other => return Err(FileError::WrongType { path: path(), key, kind: other.type_str() }),
         };
         values.keys.insert(key, text);

@@ -43,5 +43,6 @@ pub(crate) const KEYS: &[Key] = &[
     key("poll_interval", "poll-interval", &["SYSTOLE_POLL_INTERVAL"], Some("5s")),
     key("drain_timeout", "drain-timeout", &["SYSTOLE_DRAIN_TIMEOUT"], Some("10m")),
     key("allow_submitted_commands", "allow-submitted-commands", &["SYSTOLE_ALLOW_SUBMITTED_COMMANDS"], None),
+    key("log_bytes_max", "log-bytes-max", &["SYSTOLE_LOG_BYTES_MAX"], Some("64MiB")),
     key("runs_dir", "runs-dir", &["SYSTOLE_RUNS_DIR", "AUTONOMOUS_RUNS_DIR"], None),
 ];

@@ -18,6 +18,9 @@ pub(crate) use file::FileError;
 pub use file::fuzz;
 pub(crate) use keys::{KEYS, Key};
 
+/// Half of it holds what is put into the database of a log, and a few of the longest lines.
+const LOG_BYTES_MIN: u64 = 128 * 1024;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -234,6 +237,12 @@ impl Config {
         self.duration("drain_timeout")
     }
 
+    /// How much of an attempt's output is kept on the node's host.
+    pub(crate) fn log_bytes_max(&self) -> Result<u64, ConfigError> {
+        let bytes = self.text("log_bytes_max").and_then(parse_bytes).filter(|bytes| *bytes >= LOG_BYTES_MIN);
+        bytes.ok_or_else(|| self.refuse("log_bytes_max", "a size such as 64MiB or 2GiB, at least 128KiB"))
+    }
+
     /// Where the output of runs is kept.
     pub(crate) fn runs_dir(&self) -> PathBuf {
         self.text("runs_dir").map_or_else(|| self.state_dir().join("runs"), PathBuf::from)
@@ -265,6 +274,22 @@ impl Config {
         let (value, source) = &self.values[key];
         ConfigError::Value { key, source_name: source.to_string(), value: value.clone(), expected }
     }
+}
+
+/// Bytes, or with a unit: k, M, G by thousands, with an i by 1024.
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match text[digits..].trim_start().trim_end_matches('B') {
+        "" => 1,
+        "k" | "K" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(unit)
 }
 
 impl Source {
@@ -344,6 +369,19 @@ mod tests {
         assert!(collect(&[], &[("SYSTOLE_DATABASE_URL", url)], &[]).database().is_ok());
         assert!(collect(&[], &[], &[("database_url", url)]).database().is_ok());
         assert!(collect(&[("database_url", "host=x"), ("direct_url", url)], &[], &[]).database().is_err());
+    }
+
+    #[test]
+    fn a_size_has_a_unit_or_is_in_bytes() {
+        let size = |text: &str| collect(&[("log_bytes_max", text)], &[], &[]).log_bytes_max();
+        for (text, bytes) in [("200000", 200_000), ("128KiB", 1 << 17), ("2 GiB", 2 << 30), ("1MB", 1_000_000)] {
+            assert_eq!(size(text).unwrap(), bytes, "{text}");
+        }
+        for bad in ["", "many", "-1", "127KiB", "64MiX", "99999999999GiB"] {
+            let error = size(bad).unwrap_err().to_string();
+            assert!(error.contains("such as 64MiB"), "{error}");
+        }
+        assert_eq!(collect(&[], &[], &[]).log_bytes_max().unwrap(), 64 << 20);
     }
 
     #[test]

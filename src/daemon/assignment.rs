@@ -1,21 +1,30 @@
 //! One queued run on this node: from its grant to its finish, and a line about it.
 
 use std::ffi::OsString;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Shared, logs};
+use super::Shared;
 use crate::attempt::{self, AttemptError, Conclusion, Granted, Job};
 use crate::guard::certificate::DeathSecret;
 use crate::guard::{Guard, Outlet, Preparation};
+use crate::ids::RunId;
 use crate::instance::Claim;
 use crate::node::store::Assignment;
 use crate::outcome::{End, InstanceStatus};
+use crate::output::{self, Recorder};
 use crate::supervise::Signals;
 
 /// What a run finds of the node's own environment: what programs need to find their way, and nothing that may be a secret.
 const HANDED_DOWN: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "HOSTNAME"];
+
+/// How long the end of an attempt waits for its output to be on the disk. Its tree is dead by then: usually there is nothing left.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What became of it, for the node's log.
 pub(crate) struct Report {
@@ -71,13 +80,12 @@ async fn attempt_at(
         return Ok(Conclusion::Lost { why: "it may not be started here".to_owned() });
     };
     let prepared = async {
-        let log = logs::open(&setup.runs_dir, &run_id, assignment.attempt).map_err(AttemptError::Log)?;
-        let outlet = Outlet::file(log).map_err(AttemptError::Log)?;
+        let (recorder, outlet) = record(shared, &run_id, assignment.attempt).await.map_err(AttemptError::Log)?;
         let mut guard = Guard::start(Preparation { instance_id, wish: setup.containment }, outlet)?;
         let secured = guard.ready().await?;
-        Ok((guard, secured))
+        Ok((guard, secured, recorder))
     };
-    let (guard, secured) = match prepared.await {
+    let (guard, secured, recorder) = match prepared.await {
         Ok(prepared) => prepared,
         Err(error) => {
             // Another node may do better.
@@ -98,9 +106,32 @@ async fn attempt_at(
         state: setup.state.clone(),
         quiet: false,
         is_alone: false,
+        log: Some(recorder.recording().path().to_owned()),
     };
     let granted = Granted { instance_id, claim, secured, fleet_id: shared.fleet_id, secret };
-    attempt::carry_out(&job, granted, guard, &shared.coordinator, signals).await
+    shared.outputs.began(instance_id, assignment.fence, recorder.recording());
+    let concluded = attempt::carry_out(&job, granted, guard, &shared.coordinator, signals).await;
+    recorder.end(LAST_WORDS_PATIENCE).await;
+    shared.outputs.ended(instance_id);
+    concluded
+}
+
+/// Where the command's output goes, with the thread that records it. A disk that is full is said once, by whoever meets it
+/// first, until it takes something again.
+async fn record(shared: &Shared, run_id: &RunId, attempt: i32) -> io::Result<(Recorder, Outlet)> {
+    let path = output::log_of(&shared.setup.runs_dir, run_id, attempt);
+    let is_disk_full = shared.is_disk_full.clone();
+    let trouble = move |path: &Path, error: Option<&io::Error>| match error {
+        Some(error) if !is_disk_full.swap(true, Ordering::Relaxed) => eprintln!(
+            "systole: {} cannot be written: {error}. Output is dropped until it can be; the runs go on, and their newest 64 kB \
+             still go into the database",
+            path.display()
+        ),
+        Some(_) => {}
+        None => is_disk_full.store(false, Ordering::Relaxed),
+    };
+    let (recorder, pipes) = Recorder::start(path, shared.setup.log_bytes_max, trouble).await?;
+    Ok((recorder, Outlet::pipes(pipes.out, pipes.err)?))
 }
 
 /// The node's own variables out, but for a few; the run's in.

@@ -9,11 +9,13 @@
 //! One process, one executor: all its runs share one heartbeat statement and one identity.
 
 mod assignment;
-mod logs;
+mod outputs;
 mod sweep;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
@@ -34,7 +36,7 @@ use crate::state_dir::StateDir;
 use crate::supervise::{Origin, Signals};
 
 pub(crate) use assignment::Report;
-pub(crate) use logs::{log_of, newest_log};
+use outputs::Outputs;
 
 /// After the guards of this host could not be had: something is out of room, and claiming would only hurt.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
@@ -59,6 +61,8 @@ pub(crate) struct Setup {
     pub(crate) poll_interval: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) runs_dir: PathBuf,
+    /// Of an attempt.
+    pub(crate) log_bytes_max: u64,
     /// Work off what is queued now, then end.
     pub(crate) once: bool,
 }
@@ -68,6 +72,9 @@ struct Shared {
     setup: Setup,
     coordinator: Coordinator,
     fleet_id: Uuid,
+    /// The disk does not take what commands write, and that was said.
+    is_disk_full: Arc<AtomicBool>,
+    outputs: Outputs,
 }
 
 /// How far it is on its way out.
@@ -83,7 +90,7 @@ enum Phase {
 }
 
 struct Node {
-    shared: std::sync::Arc<Shared>,
+    shared: Arc<Shared>,
     link: Link,
     claimer: Claimer,
     running: JoinSet<Report>,
@@ -120,10 +127,12 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         slots: setup.slots,
         stale_after: setup.timing.stale_after,
     };
+    let (outputs, putting) = Outputs::start(setup.target.clone(), setup.timing.attempt_timeout);
+    let attempt_timeout = setup.timing.attempt_timeout;
     let now = Instant::now();
     let mut node = Node {
         link: Link::new(setup.target.clone(), setup.timing.attempt_timeout),
-        shared: std::sync::Arc::new(Shared { setup, coordinator, fleet_id }),
+        shared: Arc::new(Shared { setup, coordinator, fleet_id, is_disk_full: Arc::default(), outputs }),
         claimer: Claimer::new(registration, containment),
         running: JoinSet::new(),
         attempts: HashMap::new(),
@@ -150,6 +159,9 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         }
     }
     node.say_goodbye().await;
+    drop(node);
+    // The last words of what has just ended.
+    let _ = tokio::time::timeout(attempt_timeout * 2, putting).await;
     Ok(())
 }
 

@@ -26,6 +26,7 @@ impl Node {
         if filed.news > 0 {
             self.given_back().await;
         }
+        shared.outputs.found(filed.logs);
         if let Some(error) = &filed.trouble {
             self.trouble(error);
             if !matches!(error, DbError::Statement { .. } | DbError::Unavailable { .. }) {

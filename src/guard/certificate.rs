@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,9 @@ pub(crate) struct Header {
     pub(crate) boot_id: Option<String>,
     /// Where the tree can be found again, if it is in a cgroup.
     pub(crate) cgroup: Option<String>,
+    /// Where its output is recorded, if it is.
+    #[serde(default)]
+    pub(crate) log: Option<PathBuf>,
 }
 
 /// How the tree ended: written when it was provably empty.
@@ -155,6 +158,7 @@ mod tests {
             secret: vec![7; 32],
             boot_id: None,
             cgroup: None,
+            log: None,
         }
     }
 

@@ -67,10 +67,12 @@ impl Guard {
             // Not in the command's environment, nor in that of its init, which it can read in /proc/1. What else may be
             // secret there, as the command's own DATABASE_URL, is its user's business.
             command.env_remove("SYSTOLE_DATABASE_URL").env_remove("SYSTOLE_DIRECT_URL");
-            if let Some(output) = &outlet.output {
-                command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+            if let Some((out, err)) = outlet.output {
+                command.stdout(out).stderr(err);
             }
             let child = command.spawn()?;
+            // Else we kept the other end of the command's output open as well.
+            drop(command);
             let pid = Pid::from_child(&child);
             guards.in_use.push(pid);
             drop(guards);

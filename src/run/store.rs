@@ -36,8 +36,11 @@ const FIND: &str = "-- run.find
       LEFT JOIN systole.executor_instances i ON i.run_id = r.run_id AND (i.status = 'RUNNING' OR i.bars_successor)
      WHERE r.run_id = $1";
 const ATTEMPTS: &str = "-- run.attempts
-    SELECT attempt, instance_id, executor_id, fence, status, started_at, ended_at, exit_code, cause, phases_executed
-      FROM systole.executor_instances WHERE run_id = $1 ORDER BY attempt";
+    SELECT i.attempt, i.instance_id, i.executor_id, i.fence, i.status, i.started_at, i.ended_at, i.exit_code, i.cause,
+           i.phases_executed, i.message, o.bytes_total AS output_bytes, o.bytes_lost AS output_bytes_lost
+      FROM systole.executor_instances i
+      LEFT JOIN systole.run_output o USING (instance_id)
+     WHERE i.run_id = $1 ORDER BY i.attempt";
 const RUNNING: &str = "-- run.running
     SELECT i.run_id, systole.holder(i, clock_timestamp()) AS holder, i.phases_executed
       FROM systole.executor_instances i WHERE i.status = 'RUNNING' ORDER BY i.started_at";
@@ -93,6 +96,11 @@ pub(crate) struct Attempt {
     pub(crate) exit_code: Option<i32>,
     pub(crate) cause: Option<String>,
     pub(crate) phases_executed: i64,
+    /// What it last said of its progress.
+    pub(crate) message: Option<String>,
+    /// How much it has written, and how much of that the disk of its host did not take.
+    pub(crate) output_bytes: Option<i64>,
+    pub(crate) output_bytes_lost: Option<i64>,
 }
 
 /// One thing that happened.
@@ -166,6 +174,9 @@ pub(crate) async fn status(session: &Session, run_id: &RunId) -> Result<Option<R
         exit_code: row.get("exit_code"),
         cause: row.get("cause"),
         phases_executed: row.get("phases_executed"),
+        message: row.get("message"),
+        output_bytes: row.get("output_bytes"),
+        output_bytes_lost: row.get("output_bytes_lost"),
     });
     Ok(Some(RunStatus { summary, waits: None, attempts: attempts.collect() }))
 }

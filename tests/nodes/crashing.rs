@@ -50,7 +50,7 @@ fn a_node_of_another_host_takes_over_by_silence() {
     becomes(&database, "r", "COMPLETED");
     first.signal(Signal::CONT);
     assert_eq!(database.value("SELECT cause FROM systole.executor_instances WHERE attempt = 1"), "stale");
-    let log = String::from_utf8(other.output(&["logs", "r"]).stdout).unwrap();
+    let log = String::from_utf8(other.output(&["logs", "r", "--no-timestamps"]).stdout).unwrap();
     assert_eq!(log, "after stale\n");
 }
 
