@@ -118,6 +118,26 @@ fn a_viewer_looks_and_does_nothing_else() {
     assert_eq!(kinds(&database, "r"), ["claimed", "stop_requested", "cancelled"]);
 }
 
+/// What runs write may hold secrets: who works may read it, the others may know that it is there.
+#[test]
+fn what_runs_write_is_for_workers_and_whom_one_lets() {
+    let database = with_roles();
+    let worker = as_member(&database, "build6", "worker");
+    let node = worker.start(&["node", "--allow-submitted-commands"]);
+    node.wait_for_errors("ready: ", SOON);
+    expect(&worker.output(&["submit", "r", "--", "echo", "words"]), 0, &[]);
+    let rows = "SELECT count(*) FROM systole.run_output WHERE is_last";
+    eventually("the output", SOON, || (database.value(rows) == "1").then_some(()));
+    expect(&as_member(&database, "laptop6", "worker").output(&["logs", "r"]), 0, &["out words"]);
+    let board = as_member(&database, "board6", "viewer");
+    for other in [&board, &as_member(&database, "application6", "client")] {
+        expect(&other.output(&["logs", "r"]), 78, &["may hold secrets", "GRANT SELECT ON systole.run_output"]);
+        expect(&other.output(&["status", "r", "--json"]), 0, &["\"output_bytes\""]);
+    }
+    database.sql("GRANT SELECT ON systole.run_output TO board6");
+    expect(&board.output(&["logs", "r"]), 0, &["out words"]);
+}
+
 /// Its two memberships are all the owner has, and they are enough: to know since when the server serves, and to end a
 /// fenced transaction of a worker that is dead.
 #[test]
