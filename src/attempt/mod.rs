@@ -153,7 +153,8 @@ pub(crate) async fn carry_out(
     let told = lease.progress_teller();
     let socket = job.state.socket(&socket_name(instance_id))?;
     // Without a socket the command works all the same; what it tells of its progress fails there.
-    let progress = ProgressSocket::listen(socket, move |report| told(report.progress)).ok();
+    let progress =
+        ProgressSocket::listen(socket, move |report| told(report.progress, report.message.map(String::from))).ok();
     let until = lease.state().borrow().trusted_until.expect("hold() returns behind the first acknowledged heartbeat");
     let order = Order {
         program: job.program.clone(),

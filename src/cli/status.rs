@@ -82,11 +82,12 @@ pub(super) fn ps(arguments: &PsArguments, settings: &Settings) -> Result<u8, Fai
                 or_dash(held.child_pid),
                 held.containment,
                 running.phases_executed.to_string(),
+                or_dash(held.message),
                 or_dash(held.purpose),
             ]
         });
         let headers =
-            ["RUN", "EXECUTOR", "ATTEMPT", "STARTED", "HEARTBEAT", "CHILD", "CONTAINMENT", "PHASES", "PURPOSE"];
+            ["RUN", "EXECUTOR", "ATTEMPT", "STARTED", "HEARTBEAT", "CHILD", "CONTAINMENT", "PHASES", "SAYS", "PURPOSE"];
         print::table(&headers, rows.collect(), "no executor holds a run");
         Ok(code::OK)
     })
@@ -130,9 +131,15 @@ fn show_run(run: store::RunStatus) {
             if view.stale { " (stale)" } else { "" },
             held.containment
         ));
+        if let Some(message) = &held.message {
+            text.push_str(&format!("\n  says: {}", print::plain(message)));
+        }
         if held.stop_requested_at.is_some() {
             text.push_str("\n  a stop was requested");
         }
+    }
+    if let (None, Some(message)) = (&summary.holder, run.attempts.last().and_then(|last| last.message.as_ref())) {
+        text.push_str(&format!("\n  last said: {}", print::plain(message)));
     }
     for attempt in &run.attempts {
         if let Some(lost @ 1..) = attempt.output_bytes_lost {

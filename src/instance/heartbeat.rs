@@ -9,6 +9,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::sync::{broadcast, mpsc};
 
+use super::message;
 use super::operation::{Held, Op, perform, work_aside};
 use super::state::Loss;
 use super::store::{self, Beat, BeatVerdict, Pulse};
@@ -172,7 +173,10 @@ impl Heartbeat {
         for batch in batches {
             let sent = Instant::now();
             match self.link.call(async |session| store::beat(session, batch).await).await {
-                Ok(beat) => self.acknowledged(sent, beat),
+                Ok(beat) => {
+                    self.acknowledged(sent, beat);
+                    message::tell(&mut self.link, &self.held).await;
+                }
                 Err(error) => self.unacknowledged(batch, &error),
             }
         }

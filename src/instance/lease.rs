@@ -113,11 +113,14 @@ impl Lease {
         self.gauges.phases.load(Ordering::Relaxed)
     }
 
-    /// [`Lease::progress`] for somebody who does not hold the lease.
-    pub(crate) fn progress_teller(&self) -> impl Fn(i64) + Clone + Send + 'static {
+    /// [`Lease::progress`] for somebody who does not hold the lease, with a word on what is being done.
+    pub(crate) fn progress_teller(&self) -> impl Fn(i64, Option<String>) + Clone + Send + 'static {
         let gauges = self.gauges.clone();
-        move |phases| {
+        move |phases, message| {
             gauges.phases.fetch_max(phases, Ordering::Relaxed);
+            if let Some(message) = message {
+                gauges.message().say(message);
+            }
         }
     }
 
@@ -152,7 +155,11 @@ impl Lease {
     }
 
     /// [`Lease::finish`] for somebody who may still change his mind: dropping this future ends nothing.
-    pub(crate) async fn record_end(&mut self, end: End) -> Result<(), FinishError> {
+    pub(crate) async fn record_end(&mut self, mut end: End) -> Result<(), FinishError> {
+        // No heartbeat follows that could tell it.
+        if let (Some(message), Some(detail)) = (self.gauges.message().untold(), end.detail.as_object_mut()) {
+            detail.insert("message".to_owned(), message.into());
+        }
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {
             let (reply, answer) = oneshot::channel();

@@ -17,6 +17,7 @@
 mod coordinator;
 mod heartbeat;
 mod lease;
+mod message;
 mod operation;
 mod state;
 pub(crate) mod store;

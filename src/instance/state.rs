@@ -1,6 +1,7 @@
 //! What passes between a lease and the loop that keeps it: what the loop knows, and what the holder tells.
 
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::store::Pulse;
 use crate::db::DbError;
@@ -37,9 +38,40 @@ pub(super) struct Gauges {
     pub(super) phases: AtomicI64,
     /// 0 until the command has been started.
     pub(super) child_pid: AtomicI32,
+    message: Mutex<Message>,
+}
+
+/// What the command says of its progress, and whether the database has it.
+#[derive(Debug, Default)]
+pub(super) struct Message {
+    text: Option<String>,
+    is_told: bool,
+}
+
+impl Message {
+    /// Replaces what was said before.
+    pub(super) fn say(&mut self, text: String) {
+        if self.text.as_ref() != Some(&text) {
+            *self = Message { text: Some(text), is_told: false };
+        }
+    }
+
+    /// What the database does not know of.
+    pub(super) fn untold(&self) -> Option<String> {
+        self.text.clone().filter(|_| !self.is_told)
+    }
+
+    /// It knows of this. It may be that something else was said meanwhile.
+    pub(super) fn told(&mut self, text: &str) {
+        self.is_told |= self.text.as_deref() == Some(text);
+    }
 }
 
 impl Gauges {
+    pub(super) fn message(&self) -> MutexGuard<'_, Message> {
+        self.message.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the next heartbeat of this instance carries.
     pub(super) fn pulse(&self, instance_id: InstanceId) -> Pulse {
         let child_pid = self.child_pid.load(Ordering::Relaxed);
@@ -48,5 +80,24 @@ impl Gauges {
             phases: self.phases.load(Ordering::Relaxed),
             child_pid: (child_pid != 0).then_some(child_pid),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_word_is_told_and_once() {
+        let mut message = Message::default();
+        assert_eq!(message.untold(), None);
+        message.say("one".to_owned());
+        assert_eq!(message.untold().as_deref(), Some("one"));
+        message.say("two".to_owned());
+        message.told("one");
+        assert_eq!(message.untold().as_deref(), Some("two"), "what is told is not what was said last");
+        message.told("two");
+        message.say("two".to_owned());
+        assert_eq!(message.untold(), None);
     }
 }

@@ -67,6 +67,8 @@ pub struct Holder {
     pub stale_after_seconds: f64,
     /// When somebody asked for its stop.
     pub stop_requested_at: Option<DateTime<Utc>>,
+    /// What its command last said of its progress.
+    pub message: Option<String>,
 }
 
 /// Who claims, apart from which run: the same for all claims of one executor.

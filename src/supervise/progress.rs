@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,12 +16,49 @@ const REPORT_BYTES_MAX: u64 = 64 * 1024;
 /// How long a client may take to send or read its line.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a command tells: `{"progress": 3}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How long a message may be, in characters. The same bound stands in V11__output.sql.
+const MESSAGE_LENGTH_MAX: usize = 200;
+
+/// What a command tells: `{"progress": 3, "message": "training"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Report {
     /// Phases done so far.
     pub(crate) progress: i64,
+    /// What it is at. The last one stands until there is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<Message>,
+}
+
+/// A line for people: up to 200 characters, none of which steers a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Message(String);
+
+impl TryFrom<String> for Message {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Message, String> {
+        let length = text.chars().count();
+        if length > MESSAGE_LENGTH_MAX {
+            return Err(format!("the message has {length} characters, and may have {MESSAGE_LENGTH_MAX}"));
+        }
+        Ok(Message(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()))
+    }
+}
+
+impl FromStr for Message {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Message, String> {
+        text.to_owned().try_into()
+    }
+}
+
+impl From<Message> for String {
+    fn from(message: Message) -> String {
+        message.0
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,5 +136,21 @@ pub(crate) fn tell_progress(path: &Path, report: Report) -> io::Result<()> {
     match answer.error {
         None if answer.ok => Ok(()),
         error => Err(io::Error::other(error.unwrap_or_else(|| "refused".to_owned()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_harmless_line_of_bounded_length() {
+        let report = |text: &str| serde_json::from_str::<Report>(text);
+        let told = report("{\"progress\": 1, \"message\": \"a\\u0000b\\n\\u001b[2J\"}").unwrap();
+        assert_eq!(told.message.map(String::from).as_deref(), Some("a b  [2J"));
+        assert_eq!(report("{\"progress\": 1}").unwrap().message, None);
+        assert!("ü".repeat(200).parse::<Message>().is_ok());
+        let error = "ü".repeat(201).parse::<Message>().unwrap_err();
+        assert!(error.contains("201") && error.contains("200"), "{error}");
     }
 }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Database, Running, Systole, eventually, is_root};
+use crate::support::{Database, Running, Systole, eventually, is_root, throughout};
 use crate::{SOON, becomes, node, submit};
 
 /// Waits in a command until the test says go, by a file in the node's folder.
@@ -161,7 +162,6 @@ fn what_a_crash_wrote_can_be_read_anywhere() {
 fn what_is_left_behind_with_the_pipe_open_holds_nothing_up() {
     let database = Database::new();
     let (host, elsewhere) = (Systole::on(&database), Systole::on(&database));
-    let mut node = host.start(&["node", "--once", "--allow-submitted-commands"]);
     submit(
         &host,
         "r",
@@ -170,6 +170,7 @@ fn what_is_left_behind_with_the_pipe_open_holds_nothing_up() {
             "{WAIT} setsid sh -c 'echo from below; touch below; exec sleep 1000' & wait_for below; echo done; exit 3"
         ),
     );
+    let mut node = host.start(&["node", "--once", "--allow-submitted-commands"]);
     becomes(&database, "r", "FAILED");
     assert_eq!(node.code(SOON), 0, "{}", node.errors());
     let (text, beside) = logs(&elsewhere, &["r", "--no-timestamps"]);
@@ -283,4 +284,56 @@ fn only_the_newest_of_an_attempt_gets_in_and_it_goes_with_it() {
     assert_eq!(put("fence", true), "0", "a day later");
     assert_eq!(host.output(&["prune", "--older-than", "0s"]).status.code(), Some(0));
     assert_eq!(database.value("SELECT count(*) FROM systole.run_output"), "0");
+}
+
+#[test]
+fn what_a_command_says_of_its_progress_is_shown_and_its_last_word_stays() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let _node = node(&host, &[]);
+    let tell = format!("{} progress", env!("CARGO_BIN_EXE_systole"));
+    let script = format!(
+        "{WAIT} {tell} 2 --message \"$(printf 'a\\033b')\"; {tell} 3; wait_for go; {tell} 4 -m \"$(seq -s x 100)\" 2>/dev/null; echo $?; {tell} 5 -m done"
+    );
+    submit(&host, "r", &[], &script);
+    let says =
+        |arguments: &[&str]| serde_json::from_slice::<serde_json::Value>(&host.output(arguments).stdout).unwrap();
+    eventually("the word", SOON, || {
+        let running = says(&["ps", "--json"]);
+        (running[0]["message"] == "a b" && running[0]["phases_executed"] == 3).then_some(())
+    });
+    let text = |arguments: &[&str]| String::from_utf8(host.output(arguments).stdout).unwrap();
+    assert!(
+        text(&["status", "r"]).contains("says: a b") && text(&["ps"]).contains("a b"),
+        "{}",
+        text(&["status", "r"])
+    );
+    go(&host, "go");
+    becomes(&database, "r", "COMPLETED");
+    // One that is too long is refused whole. What was said right before the end comes with it.
+    assert_eq!(logs(&host, &["r", "--no-timestamps"]).0.lines().next_back(), Some("64"));
+    let attempt = &says(&["status", "r", "--json"])["attempts"][0];
+    assert!(attempt["message"] == "done" && attempt["phases_executed"] == 5, "{attempt}");
+    assert!(text(&["status", "r"]).contains("last said: done"));
+}
+
+/// Whoever tells waits for nobody, and no heartbeat waits for it.
+#[test]
+fn a_word_that_does_not_get_through_goes_behind_a_later_heartbeat() {
+    let database = Database::new();
+    let host = Systole::on(&database).fast();
+    let tell = format!("{} progress 1 --message word", env!("CARGO_BIN_EXE_systole"));
+    let run = host.start_run("r", &format!("{WAIT} wait_for go; {tell} && echo told; exec sleep 1000"));
+    let message = "SELECT coalesce(message, '-') FROM systole.executor_instances";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = database.connect().await;
+        client.batch_execute("BEGIN; SELECT FROM systole.executor_instances FOR UPDATE").await.unwrap();
+        go(&host, "go");
+        run.wait_for_output("told");
+        // Two heartbeats long its row is locked.
+        throughout("nobody can know", Duration::from_millis(900), || database.value(message) == "-");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    });
+    eventually("the word", SOON, || (database.value(message) == "word").then_some(()));
 }
