@@ -9,6 +9,7 @@
 //! One process, one executor: all its runs share one heartbeat statement and one identity.
 
 mod assignment;
+mod host;
 mod outputs;
 mod sweep;
 
@@ -27,7 +28,6 @@ use crate::db::{DbError, Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::certificate::DeathSecret;
 use crate::guard::containment::Containment;
-use crate::guard::{Guard, Outlet, Preparation};
 use crate::ids::{InstanceId, RunId};
 use crate::instance::{Coordinator, Timing};
 use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
@@ -111,7 +111,8 @@ struct Node {
 /// Runs until it is drained. Ends at once if it cannot even begin.
 pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
     let mut signals = Signals::catch().map_err(AttemptError::Signals)?;
-    let containment = probe(&setup).await?;
+    let containment = host::containment(&setup).await?;
+    host::say_what_is_scarce(&setup);
     let coordinator = Coordinator::start(setup.target.clone(), setup.timing)?;
     let fleet_id = coordinator.hello().await?.fleet_id;
     // By the time a holder looks silent, our own heartbeats have long vouched for the clock.
@@ -163,15 +164,6 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
     // The last words of what has just ended.
     let _ = tokio::time::timeout(attempt_timeout * 2, putting).await;
     Ok(())
-}
-
-/// Which containment there is here, found out as a run would.
-async fn probe(setup: &Setup) -> Result<String, AttemptError> {
-    let preparation = Preparation { instance_id: InstanceId::fresh(), wish: setup.containment };
-    let mut guard = Guard::start(preparation, Outlet::ours())?;
-    let secured = guard.ready().await;
-    guard.dismiss().await;
-    Ok(secured?.label())
 }
 
 fn fresh_slot() -> std::io::Result<Slot> {

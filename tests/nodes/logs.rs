@@ -337,3 +337,13 @@ fn a_word_that_does_not_get_through_goes_behind_a_later_heartbeat() {
     });
     eventually("the word", SOON, || (database.value(message) == "word").then_some(()));
 }
+
+#[test]
+fn a_node_says_when_it_has_more_slots_than_descriptors() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let narrow = node(&host.clone().through(&["prlimit", "--nofile=256"]), &["--slots", "100"]);
+    assert!(narrow.errors().contains("864 file descriptors, and this process may have 256"), "{}", narrow.errors());
+    let enough = node(&host.through(&["prlimit", "--nofile=864"]), &["--slots", "100"]);
+    assert!(!enough.errors().contains("descriptors"), "{}", enough.errors());
+}
