@@ -14,6 +14,7 @@ use crate::db::{DbError, Link};
 use crate::ids::{InstanceId, RunId};
 use crate::output::store::{self, Attempt, Kept};
 use crate::output::{self, Follower, Found, Plain, TAIL_MAX};
+use crate::run::store as runs;
 
 /// Between two looks at a file, while following it.
 const FILE_INTERVAL: Duration = Duration::from_millis(200);
@@ -45,7 +46,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     let config = context::config(settings)?;
     let mut printer = Printer { plain: arguments.no_timestamps.then(Plain::new), has_printed: false };
     let printed = context::block_on(async {
-        let mut log = match Log::find(&config, &run_id, arguments.attempt).await? {
+        let mut log = match Log::find(&config, &run_id, arguments).await? {
             Ok(log) => log,
             // Nobody can be asked, but what is here can be read.
             Err((mut follower, why)) if !arguments.follow => {
@@ -75,45 +76,62 @@ struct Log {
 }
 
 impl Log {
-    /// The attempt that is meant; or, where the database does not answer, the newest file that is here, and why.
+    /// The attempt that is meant; or, where the database does not know, the newest file that is here, and why. Whoever follows
+    /// may do so from before the first attempt on.
     async fn find(
         config: &Config,
         run_id: &RunId,
-        asked: Option<i32>,
+        Arguments { attempt: asked, follow, .. }: &Arguments,
     ) -> Result<Result<Log, (Follower, String)>, Failure> {
         let runs_dir = config.runs_dir();
         let mut link = Link::new(context::target(config).await?, config.timing()?.attempt_timeout);
-        let found = async {
-            link.hello().await?;
-            link.call(async |session| store::find(session, run_id, asked).await).await
-        };
         let here = || {
             let attempt = asked.or_else(|| output::newest_log(&runs_dir, run_id))?;
             Some((attempt, Follower::open(output::log_of(&runs_dir, run_id, attempt)).ok()?))
         };
-        match found.await {
-            Ok(Some(attempt)) => {
-                let path = output::log_of(&runs_dir, run_id, attempt.attempt);
-                Ok(Ok(Log { link, run_id: run_id.clone(), path, attempt }))
-            }
-            Ok(None) => match (here(), asked) {
-                (Some((attempt, follower)), _) => Ok(Err((
-                    follower,
-                    format!("PostgreSQL does not know attempt {attempt} any more; this is its file"),
-                ))),
-                (None, Some(attempt)) => Err(Failure::new(
-                    code::USAGE,
-                    format!("run \"{run_id}\" has no attempt {attempt}: see systole status"),
-                )),
-                (None, None) => Err(Failure::new(code::USAGE, format!("run \"{run_id}\" was never attempted here"))),
-            },
-            Err(error) if error.is_transient() => match here() {
-                Some((attempt, follower)) => {
-                    Ok(Err((follower, format!("{error}. This is the newest attempt on this host, {attempt}"))))
+        let mut is_told = false;
+        loop {
+            let found = async {
+                link.hello().await?;
+                link.call(async |session| {
+                    let attempt = store::find(session, run_id, *asked).await?;
+                    let run = if attempt.is_none() { runs::find(session, run_id).await? } else { None };
+                    Ok((attempt, run.is_some_and(|run| run.status == "QUEUED")))
+                })
+                .await
+            };
+            match (found.await, asked) {
+                (Ok((Some(attempt), _)), _) => {
+                    let path = output::log_of(&runs_dir, run_id, attempt.attempt);
+                    return Ok(Ok(Log { link, run_id: run_id.clone(), path, attempt }));
                 }
-                None => Err(error.into()),
-            },
-            Err(error) => Err(error.into()),
+                (Ok((None, true)), None) if *follow => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        eprintln!("systole: run \"{run_id}\" is queued, and not attempted yet");
+                    }
+                    tokio::time::sleep(TAIL_INTERVAL / 4).await;
+                }
+                (Ok(_), _) => {
+                    if let Some((attempt, follower)) = here() {
+                        let why = format!("PostgreSQL does not know attempt {attempt} any more; this is its file");
+                        return Ok(Err((follower, why)));
+                    }
+                    let message = match asked {
+                        Some(attempt) => {
+                            format!("run \"{run_id}\" has no attempt {attempt}: see systole status {run_id}")
+                        }
+                        None => format!("run \"{run_id}\" was never attempted here"),
+                    };
+                    return Err(Failure::new(code::USAGE, message));
+                }
+                (Err(error), _) => {
+                    let Some((attempt, follower)) = here().filter(|_| error.is_transient()) else {
+                        return Err(error.into());
+                    };
+                    let why = format!("{error}. This is the newest attempt on this host, {attempt}");
+                    return Ok(Err((follower, why)));
+                }
+            }
         }
     }
 

@@ -105,6 +105,7 @@ struct Node {
     beat_due: Instant,
     beaten_at: Instant,
     prune_due: Instant,
+    forget_due: Instant,
     trouble_told: bool,
 }
 
@@ -145,6 +146,7 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         beat_due: now,
         beaten_at: Instant::from_nanos(0),
         prune_due: now + sweep::PRUNE_INTERVAL,
+        forget_due: now,
         trouble_told: false,
     };
     node.sweep().await;

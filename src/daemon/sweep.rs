@@ -8,6 +8,7 @@ use crate::db::{DbError, Hint, HintKind};
 use crate::elapsed::Instant;
 use crate::guard;
 use crate::node::store;
+use crate::output;
 
 /// Between two sweeps for the dead.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -15,6 +16,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks for what is too old to be kept, and how much goes at once.
 pub(super) const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 const PRUNE_MAX: i32 = 500;
+
+/// Between two looks for logs that are too old.
+const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
 
 impl Node {
     /// Everybody looks after the dead: those of this host by their certificates, all others by their silence.
@@ -41,6 +45,7 @@ impl Node {
                 Err(error) => return self.trouble(&error),
             }
         }
+        self.forget_logs().await;
         let testimony = shared.coordinator.testimony().await;
         let by = &self.claimer.registration().identity.executor_id;
         match self.link.call(async |session| store::reap(session, by, testimony).await).await {
@@ -66,5 +71,18 @@ impl Node {
         let hint = Hint { kind: HintKind::Queued, name: store::ANY_QUEUE.to_owned() };
         // A lost hint is made up for by polling.
         let _ = self.link.call(async |session| Ok(hint.send(session).await.is_ok())).await;
+    }
+
+    /// Logs of this host go as long after their end as their runs do.
+    async fn forget_logs(&mut self) {
+        if self.forget_due > Instant::now() {
+            return;
+        }
+        self.forget_due = Instant::now() + FORGET_INTERVAL;
+        if let Ok(keep) = self.link.call(async |session| store::keep(session).await).await {
+            let runs_dir = self.shared.setup.runs_dir.clone();
+            // However long the disk takes. What cannot be removed now is tried again in an hour.
+            drop(tokio::task::spawn_blocking(move || output::forget(&runs_dir, keep)));
+        }
     }
 }

@@ -25,6 +25,8 @@ const REAP: &str = "-- node.reap
     SELECT run_id, executor_id, reason FROM systole.reap($1, $2, $3, $4, $5)";
 const PRUNE: &str = "-- node.prune
     SELECT systole.prune(make_interval(secs => $1), $2) AS pruned";
+const KEEP: &str = "-- node.keep
+    SELECT extract(epoch FROM keep)::float8 AS seconds FROM systole.settings";
 const DRAIN: &str = "-- node.drain
     SELECT asked FROM systole.drain($1, $2)";
 const NODES: &str = "-- node.list
@@ -242,6 +244,13 @@ pub(crate) async fn prune(session: &Session, older_than: Option<Duration>, most:
     let seconds = older_than.map(|span| span.as_secs_f64());
     let rows = session.query(PRUNE, &[(&seconds, Type::FLOAT8), (&most, Type::INT4)]).await?;
     Ok(rows.first().map_or(0, |row| row.get("pruned")))
+}
+
+/// How long the fleet keeps what has ended.
+pub(crate) async fn keep(session: &Session) -> Result<Duration, Error> {
+    let rows = session.query(KEEP, &[]).await?;
+    let seconds: f64 = rows.first().map_or(f64::MAX, |row| row.get("seconds"));
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// Asks nodes to drain, by executor id or host; returns which heard it.

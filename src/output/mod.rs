@@ -14,7 +14,7 @@ mod rotating;
 pub(crate) mod store;
 mod tail;
 
-pub(crate) use place::{log_of, newest_log};
+pub(crate) use place::{forget, log_of, newest_log};
 pub(crate) use plain::Plain;
 pub(crate) use reader::{Follower, Found};
 pub(crate) use recorder::{Recorder, Recording};

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -158,13 +158,24 @@ impl RotatingFile {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        if self.file.is_some() {
-            return Ok(());
+        if let Some(file) = &self.file {
+            if file.metadata()?.nlink() > 0 {
+                return Ok(());
+            }
+            // Somebody has removed it: then there is a new one.
+            self.is_cut = false;
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(self.path.parent().expect("it is in a folder"))?;
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-        let file = options.open(&self.path)?;
+        let opened = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(self.path.parent().expect("it is in a folder"))?;
+            options.open(&self.path)
+        };
+        // A folder that is empty may be removed just now, as one that is not needed any more.
+        let file = match opened() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => opened()?,
+            opened => opened?,
+        };
         self.size = file.metadata()?.len();
         self.file = Some(file);
         Ok(())
@@ -175,7 +186,7 @@ impl RotatingFile {
             return Ok(());
         }
         match fs::rename(&self.path, previous(&self.path)) {
-            // Somebody has removed it: then there is a new one all the same.
+            // Somebody has removed it.
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => {
                 (self.file, self.size, self.is_cut) = (None, 0, false);
@@ -241,6 +252,19 @@ mod tests {
         file.flush().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntw\nseven\n");
         assert_eq!(file.lost(), "o\nthree\nfour\nfive\nsix\n".len() as u64);
+    }
+
+    #[test]
+    fn one_that_somebody_removes_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/attempt-1.log");
+        let mut file = RotatingFile::create(path.clone(), 1 << 20).unwrap();
+        file.push(b"one\n", true).unwrap();
+        file.flush().unwrap();
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        file.push(b"two\n", true).unwrap();
+        file.flush().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
     }
 
     #[test]

@@ -118,10 +118,10 @@ fn a_follower_sees_every_line_over_changes_of_files_and_ends_with_the_attempt() 
 fn from_elsewhere_one_can_follow_what_gets_into_the_database() {
     let database = Database::new();
     let (host, elsewhere) = (Systole::on(&database), Systole::on(&database));
-    let _node = node(&host, &[]);
     submit(&host, "r", &[], &format!("echo first; {WAIT} wait_for go; echo second"));
-    becomes(&database, "r", "RUNNING");
     let mut follower = elsewhere.start(&["logs", "r", "-f"]);
+    follower.wait_for_errors("not attempted yet", SOON);
+    let _node = node(&host, &[]);
     follower.wait_for_output(" out first\n");
     go(&host, "go");
     assert_eq!(follower.code(SOON), 0, "{}", follower.errors());
@@ -346,4 +346,18 @@ fn a_node_says_when_it_has_more_slots_than_descriptors() {
     assert!(narrow.errors().contains("864 file descriptors, and this process may have 256"), "{}", narrow.errors());
     let enough = node(&host.through(&["prlimit", "--nofile=864"]), &["--slots", "100"]);
     assert!(!enough.errors().contains("descriptors"), "{}", enough.errors());
+}
+
+#[test]
+fn logs_go_as_long_after_their_end_as_runs_do() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let folder = host.state.path().join("state/runs").join("ab".repeat(16));
+    fs::create_dir_all(&folder).unwrap();
+    for (name, days) in [("attempt-1.log", 31), ("attempt-1.log.1", 31), ("attempt-2.log", 29)] {
+        let file = fs::File::create(folder.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();
+    }
+    let _node = node(&host, &[]);
+    eventually("only the new one is left", SOON, || (files(&host) == [folder.join("attempt-2.log")]).then_some(()));
 }
