@@ -234,6 +234,36 @@ fn output_is_kept_again_when_there_is_room() {
     becomes(&database, "r", "COMPLETED");
 }
 
+/// A disk that hangs: the log is replaced by a pipe that nobody reads, so that to open it takes for ever.
+#[test]
+fn a_disk_that_hangs_stops_the_writer_and_nobody_else() {
+    let database = Database::new();
+    let host = Systole::on(&database).fast();
+    let node = node(&host, &["--slots", "2", "--poll-interval", "100ms"]);
+    submit(&host, "r", &[], &format!("echo first; {WAIT} wait_for go; while :; do seq 1 1000; touch written; done"));
+    eventually("its first words", SOON, || kept_text(&host).contains("first").then_some(()));
+    let log = files(&host).remove(0);
+    fs::remove_file(&log).unwrap();
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    go(&host, "go");
+    eventually("a full pipe", SOON, || {
+        let written = host.state.path().join("written");
+        let age = fs::metadata(written).ok()?.modified().ok()?.elapsed().ok()?;
+        (age > Duration::from_millis(300)).then_some(())
+    });
+    // Longer than a holder that does not beat may work.
+    let beats = "SELECT bool_and(last_heartbeat > clock_timestamp() - interval '1.4 s') FROM systole.executor_instances
+                  WHERE run_id = 'r'";
+    throughout("it beats", Duration::from_secs(3), || database.value(beats) == "t");
+    submit(&host, "other", &[], "true");
+    becomes(&database, "other", "COMPLETED");
+    assert_eq!(host.output(&["cancel", "r"]).status.code(), Some(0));
+    becomes(&database, "r", "CANCELLED");
+    assert!(!node.errors().contains("frozen"), "{}", node.errors());
+    submit(&host, "later", &[], "true");
+    becomes(&database, "later", "COMPLETED");
+}
+
 struct Mounted(PathBuf);
 
 impl Mounted {
