@@ -7,6 +7,7 @@
 //! Each step is proof of the one before it: nothing of the user runs before the heartbeat that allows it.
 
 mod acquire;
+mod ending;
 mod job;
 mod local_lock;
 mod supervision;
@@ -82,6 +83,11 @@ pub(crate) enum AttemptError {
     Signals(std::io::Error),
     #[error("no randomness could be had: {0}")]
     Random(std::io::Error),
+    #[error(
+        "the ends of {runs} runs could not be recorded. They are certified on this host, and any systole here records them \
+         when PostgreSQL answers again"
+    )]
+    LeftBehind { runs: usize },
     #[error("its output has no place to go: {0}")]
     Log(std::io::Error),
 }
@@ -163,7 +169,7 @@ pub(crate) async fn carry_out(
     };
     let conclusion = match start(&mut guard, until, order).await {
         Ok(()) => supervision::supervise(job, lease, guard, signals).await,
-        Err(_) => supervision::guard_lost(job, lease, guard, &mut signals).await,
+        Err(_) => ending::guard_lost(job, lease, guard, &mut signals).await,
     };
     drop(progress);
     Ok(conclusion)

@@ -1,18 +1,16 @@
 //! From exec to finish: one loop that hears the guard, the lease, the signals, the clock and the command itself.
 
-use std::time::Duration;
-
 use rustix::process::{Pid, Signal, getpid, kill_process};
-use serde_json::json;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
 
+use super::ending::{guard_lost, record};
 use super::job::Job;
 use crate::db::DbError;
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::certificate::Certificate;
-use crate::guard::{Audience, FromGuard, Guard, GuardError, Hold, Intent, KillReason, ToGuard, remains};
-use crate::instance::{FinishError, Lease, LeaseState};
-use crate::outcome::{Cause, End, InstanceStatus};
+use crate::guard::{Audience, FromGuard, Guard, GuardError, Hold, Intent, ToGuard};
+use crate::instance::{Lease, LeaseState};
+use crate::outcome::InstanceStatus;
 use crate::supervise::{Ladder, Origin, Rung, Signals};
 
 /// What became of a granted run.
@@ -48,8 +46,8 @@ struct Supervisor<'a> {
     lost: bool,
     frozen: bool,
     remaining_told: bool,
-    /// Whether the node has asked for its end already.
-    halted: bool,
+    /// How often its node has asked for its end.
+    halts: u32,
 }
 
 /// Supervises a command that has been told to go, until its tree is empty and its end is recorded.
@@ -68,7 +66,7 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
         lost: false,
         frozen: false,
         remaining_told: false,
-        halted: false,
+        halts: 0,
     };
     let mut state = lease.state();
     let time_up = job.timeout.map(|timeout| Instant::now() + timeout);
@@ -135,7 +133,9 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
             why: "the database says that another executor holds the run, or that it was ended".to_owned(),
         };
     }
-    record(job, lease, supervisor.guard, certificate, signals).await
+    // Who has asked twice is told whether one more try was in vain.
+    let patience = if supervisor.halts < 2 { None } else { Some(job.timing.attempt_timeout) };
+    record(job, lease, supervisor.guard, certificate, signals, patience).await
 }
 
 impl Supervisor<'_> {
@@ -199,12 +199,12 @@ impl Supervisor<'_> {
     }
 
     async fn signalled(&mut self, number: i32, origin: Origin) -> Result<(), GuardError> {
-        if origin == Origin::Halt && std::mem::replace(&mut self.halted, true) {
-            let rung = self.ladder.kill();
-            return self.climb(rung).await;
-        }
         if origin == Origin::Halt {
-            let rung = self.ladder.stop(InstanceStatus::Released, Instant::now(), self.job.stop_grace);
+            self.halts += 1;
+            let rung = match self.halts {
+                1 => self.ladder.stop(InstanceStatus::Released, Instant::now(), self.job.stop_grace),
+                _ => self.ladder.kill(),
+            };
             return self.climb(rung).await;
         }
         let ends = matches!(number, SIGHUP | SIGINT | SIGQUIT | SIGTERM);
@@ -265,108 +265,6 @@ impl Supervisor<'_> {
         }
         self.guard.tell(&ToGuard::Tick { at: now }).await
     }
-}
-
-/// The guard died or hangs: kills guard and tree, and ends the tenure.
-pub(super) async fn guard_lost(job: &Job, mut lease: Lease, mut guard: Guard, signals: &mut Signals) -> Conclusion {
-    job.say("the guard process is gone: killing the command");
-    while !guard.destroy(job.timing.kill_grace) {
-        job.say("killed, but some of its processes do not die yet");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let end = End {
-        cause: Some(Cause::GuardLost),
-        detail: json!({ "killed": "guard_lost" }),
-        ..End::of(InstanceStatus::Crashed)
-    };
-    let why = "its guard process was killed or hung, so the command was killed".to_owned();
-    let finished = tokio::select! {
-        finished = lease.record_end(end) => Some(finished),
-        () = asked_twice(signals) => None,
-    };
-    lease.abandon();
-    match finished {
-        None => Conclusion::Lost { why: format!("{why}; that is not recorded, and found out by its silence") },
-        Some(Ok(()) | Err(FinishError::Lost { .. } | FinishError::Stopped)) => Conclusion::Lost { why },
-        Some(Err(FinishError::Db(error))) => Conclusion::Lost { why: format!("{why}; recording that failed: {error}") },
-    }
-}
-
-/// Resolves at the second signal that asks us to end, or when a node halts.
-async fn asked_twice(signals: &mut Signals) {
-    let mut seen = 0;
-    while seen < 2 {
-        match signals.next().await {
-            (_, Origin::Halt) => return,
-            (SIGHUP | SIGINT | SIGQUIT | SIGTERM, _) => seen += 1,
-            _ => {}
-        }
-    }
-}
-
-/// Stays, and beats, until the end is recorded or known to be lost. A second signal ends the wait.
-async fn record(
-    job: &Job,
-    mut lease: Lease,
-    mut guard: Guard,
-    certificate: Certificate,
-    mut signals: Signals,
-) -> Conclusion {
-    let mut state = lease.state();
-    let instance_id = lease.instance_id();
-    let mut told = false;
-    let finished = {
-        let (finish, enough) = (lease.record_end(certificate.end.clone()), asked_twice(&mut signals));
-        tokio::pin!(finish, enough);
-        loop {
-            tokio::select! {
-                finished = &mut finish => break Some(finished),
-                () = &mut enough => break None,
-                Ok(()) = state.changed(), if !told => {
-                    if let Some(trouble) = &state.borrow_and_update().trouble {
-                        told = true;
-                        job.say(cannot_be_recorded(&certificate, trouble));
-                    }
-                }
-            }
-        }
-    };
-    // However that went: how it ended stands in the certificate, and giving the run back would say something else.
-    lease.abandon();
-    let Some(finished) = finished else { return Conclusion::Unrecorded { certificate, error: None } };
-    if finished.is_ok() {
-        // A guard that hears it in time does not flush its certificate.
-        let _ = guard.tell(&ToGuard::Recorded).await;
-    }
-    guard.dismiss().await;
-    if finished.is_ok() {
-        // One that did not has left it behind. It has nothing more to say.
-        let _ = std::fs::remove_file(remains::file_of(&job.state.instances(), instance_id));
-    }
-    match finished {
-        Ok(()) if certificate.killed.is_some_and(|reason| reason != KillReason::Ordered) => Conclusion::Lost {
-            why: match certificate.killed {
-                Some(KillReason::DatabaseAway) => {
-                    "PostgreSQL was away for too long, so the command was killed".to_owned()
-                }
-                _ => "this process was stopped for too long, so its guard killed the command".to_owned(),
-            },
-        },
-        Ok(()) => Conclusion::Ended(certificate),
-        Err(FinishError::Lost { .. }) => {
-            Conclusion::Lost { why: "another executor took the run over before its end was recorded".to_owned() }
-        }
-        Err(FinishError::Db(error)) => Conclusion::Unrecorded { certificate, error: Some(error) },
-        Err(FinishError::Stopped) => Conclusion::Unrecorded { certificate, error: None },
-    }
-}
-
-fn cannot_be_recorded(certificate: &Certificate, trouble: &DbError) -> String {
-    let code = certificate.end.exit_code.map(|code| format!(" with code {code}")).unwrap_or_default();
-    format!(
-        "the command has ended{code}, but that cannot be recorded yet: {trouble}. Waiting; two signals (Ctrl-C) end the \
-         wait, and any systole on this host will record it later"
-    )
 }
 
 /// Why no heartbeat is acknowledged, as far as we know.

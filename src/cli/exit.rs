@@ -145,6 +145,7 @@ impl From<AttemptError> for Failure {
                 let code = trouble.clone().map_or(code::UNREACHABLE, |trouble| Failure::from(trouble).code);
                 Failure::new(code, error)
             }
+            AttemptError::LeftBehind { .. } => Failure::new(code::UNREACHABLE, error),
             AttemptError::Acquire(AcquireError::LostAtOnce) => Failure::new(code::LOST, error),
             AttemptError::Guard(GuardError::Unready(_)) => Failure::new(code::CONFIG, error),
             other => Failure::new(code::BUG, other),

@@ -33,6 +33,8 @@ pub(crate) struct Report {
     pub(crate) is_trouble: bool,
     /// The run is, or may be, in its queue again, and due.
     pub(crate) goes_back: bool,
+    /// It has ended, and only its certificate knows.
+    pub(crate) is_unrecorded: bool,
 }
 
 /// Makes the attempt. Whatever goes wrong before the command starts gives the run back, or ends it where nobody could start it.
@@ -54,9 +56,15 @@ pub(super) async fn carry_out(
                 is_trouble: false,
                 // A failed one waits for its backoff first.
                 goes_back: status == Some(InstanceStatus::Released),
+                is_unrecorded: matches!(conclusion, Conclusion::Unrecorded { .. }),
             }
         }
-        Err(error) => Report { text: format!("{name} could not begin: {error}"), is_trouble: true, goes_back: true },
+        Err(error) => Report {
+            text: format!("{name} could not begin: {error}"),
+            is_trouble: true,
+            goes_back: true,
+            is_unrecorded: false,
+        },
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod assignment;
 mod host;
+mod leaving;
 mod outputs;
 mod sweep;
 
@@ -36,6 +37,7 @@ use crate::state_dir::StateDir;
 use crate::supervise::{Origin, Signals};
 
 pub(crate) use assignment::Report;
+use leaving::Phase;
 use outputs::Outputs;
 
 /// After the guards of this host could not be had: something is out of room, and claiming would only hurt.
@@ -77,18 +79,6 @@ struct Shared {
     outputs: Outputs,
 }
 
-/// How far it is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Working,
-    /// Takes nothing more; gives back at this moment what still runs.
-    Draining {
-        until: Instant,
-    },
-    /// Has given everything back.
-    Halting,
-}
-
 struct Node {
     shared: Arc<Shared>,
     link: Link,
@@ -97,6 +87,8 @@ struct Node {
     /// How to speak to each attempt, by its task.
     attempts: HashMap<Id, (RunId, mpsc::Sender<(i32, Origin)>)>,
     phase: Phase,
+    /// How many runs have ended without the database knowing.
+    left_behind: usize,
     claim_due: Instant,
     claimed_at: Instant,
     /// No claim before, whoever asks for it.
@@ -139,6 +131,7 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         running: JoinSet::new(),
         attempts: HashMap::new(),
         phase: Phase::Working,
+        left_behind: 0,
         claim_due: now,
         claimed_at: Instant::from_nanos(0),
         paused_until: now,
@@ -161,11 +154,11 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
             () = sleep_until(due) => node.due().await,
         }
     }
-    node.say_goodbye().await;
+    let left = node.say_goodbye().await;
     drop(node);
     // The last words of what has just ended.
     let _ = tokio::time::timeout(attempt_timeout * 2, putting).await;
-    Ok(())
+    left
 }
 
 fn fresh_slot() -> std::io::Result<Slot> {
@@ -196,12 +189,6 @@ impl Node {
 
     fn free(&self) -> usize {
         usize::try_from(self.shared.setup.slots).unwrap_or(0).saturating_sub(self.running.len())
-    }
-
-    fn is_done(&self) -> bool {
-        // A claim without an answer may have been granted: while there is time, that is found out first.
-        let in_doubt = self.claimer.in_doubt() > 0 && self.phase != Phase::Halting;
-        self.phase != Phase::Working && self.running.is_empty() && !in_doubt
     }
 
     fn may_claim(&self) -> bool {
@@ -259,42 +246,6 @@ impl Node {
             Ok(_) => {}
             // It may have been among what we were too slow to hear.
             Err(_) => self.claim_due = self.claim_due.min(now.max(self.claimed_at + HINTED_CLAIM_INTERVAL)),
-        }
-    }
-
-    fn signalled(&mut self, signal: i32) {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        if !matches!(signal, SIGINT | SIGTERM) {
-            return;
-        }
-        match self.phase {
-            Phase::Working => self.drain("a signal"),
-            Phase::Draining { .. } => {
-                self.say("a second signal: stopping what runs, and giving it back");
-                self.halt();
-            }
-            Phase::Halting => {
-                self.say("a third signal: killing what runs, and leaving what cannot be recorded to its certificates");
-                self.halt();
-            }
-        }
-    }
-
-    fn drain(&mut self, why: &str) {
-        let (running, patience) = (self.running.len(), self.shared.setup.drain_timeout);
-        self.say(format_args!(
-            "draining ({why}): nothing more is started, {running} still running, for up to {}; again to stop them",
-            humantime::format_duration(patience)
-        ));
-        self.phase = Phase::Draining { until: Instant::now() + patience };
-        self.beat_due = Instant::now();
-    }
-
-    fn halt(&mut self) {
-        self.phase = Phase::Halting;
-        for (_, orders) in self.attempts.values() {
-            // An attempt that does not hear any more has ended.
-            let _ = orders.try_send((signal_hook::consts::SIGTERM, Origin::Halt));
         }
     }
 
@@ -365,6 +316,7 @@ impl Node {
                 if report.is_trouble {
                     self.paused_until = Instant::now() + TROUBLE_PAUSE;
                 }
+                self.left_behind += usize::from(report.is_unrecorded);
                 self.say(report.text);
                 if report.goes_back {
                     self.given_back().await;
@@ -384,11 +336,5 @@ impl Node {
         if !std::mem::replace(&mut self.trouble_told, true) {
             self.say(error);
         }
-    }
-
-    async fn say_goodbye(&mut self) {
-        let registration = self.claimer.registration();
-        let _ = self.link.call(async |session| store::beat(session, registration, 0, NodeState::Gone).await).await;
-        self.say("drained");
     }
 }

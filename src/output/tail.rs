@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// How much of an attempt's log is kept in PostgreSQL. The same bound stands in V11__output.sql.
+/// How much of an attempt's log is kept in PostgreSQL. The same bound stands in V10__output.sql.
 pub(crate) const TAIL_MAX: usize = 64 * 1024;
 
 /// The last [`TAIL_MAX`] bytes of what was pushed.

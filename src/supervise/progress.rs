@@ -16,7 +16,7 @@ const REPORT_BYTES_MAX: u64 = 64 * 1024;
 /// How long a client may take to send or read its line.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a message may be, in characters. The same bound stands in V11__output.sql.
+/// How long a message may be, in characters. The same bound stands in V10__output.sql.
 const MESSAGE_LENGTH_MAX: usize = 200;
 
 /// What a command tells: `{"progress": 3, "message": "training"}`.

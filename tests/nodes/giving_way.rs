@@ -99,3 +99,57 @@ fn a_running_and_a_queued_run_are_cancelled_from_elsewhere() {
     assert_eq!(history(&database, "running"), ["submitted", "claimed", "stop_requested", "cancelled"]);
     assert_eq!(elsewhere.output(&["cancel", "never"]).status.code(), Some(64));
 }
+
+/// Whoever has room hears of it: their next look would be a minute away.
+#[test]
+fn what_is_given_back_is_started_elsewhere_at_once() {
+    let database = Database::new();
+    let (host, elsewhere) = (Systole::on(&database), Systole::on(&database));
+    let mut first = node(&host, &[]);
+    submit(&host, "halted", &[], "[ $SYSTOLE_ATTEMPT = 2 ] || sleep 100");
+    becomes(&database, "halted", "RUNNING");
+    let _second = node(&elsewhere, &["--poll-interval", "1m"]);
+    first.signal(Signal::TERM);
+    first.wait_for_errors("draining", SOON);
+    let given_back = std::time::Instant::now();
+    first.signal(Signal::TERM);
+    assert_eq!(first.code(SOON), 0, "{}", first.errors());
+    becomes(&database, "halted", "COMPLETED");
+    assert!(given_back.elapsed().as_secs() < 10, "{:?}", given_back.elapsed());
+}
+
+/// PostgreSQL is away, and somebody wants the machine back: nothing is lost, and the exit code says that something is left.
+#[test]
+fn a_third_signal_ends_the_wait_for_the_database_and_leaves_certificates() {
+    let (database, mut server) = Database::on_own_server();
+    let host = Systole::on(&database);
+    let mut first = node(&host, &["--slots", "2"]);
+    submit(
+        &host,
+        "stubborn",
+        &[],
+        "[ $SYSTOLE_ATTEMPT = 2 ] || { trap '' TERM; echo trapped; while :; do sleep 0.1; done; }",
+    );
+    submit(&host, "gentle", &[], "[ $SYSTOLE_ATTEMPT = 2 ] || exec sleep 100");
+    for run in ["stubborn", "gentle"] {
+        becomes(&database, run, "RUNNING");
+    }
+    eventually("the trap is set", SOON, || {
+        String::from_utf8_lossy(&host.output(&["logs", "stubborn"]).stdout).contains("trapped").then_some(())
+    });
+    server.crash();
+    first.signal(Signal::TERM);
+    first.wait_for_errors("draining", SOON);
+    first.signal(Signal::INT);
+    first.wait_for_errors("a second signal", SOON);
+    first.signal(Signal::TERM);
+    assert_eq!(first.code(SOON), 69, "{}", first.errors());
+    assert!(first.errors().contains("2 runs could not be recorded"), "{}", first.errors());
+    server.start();
+    let _second = node(&host, &["--slots", "2"]);
+    for run in ["stubborn", "gentle"] {
+        becomes(&database, run, "COMPLETED");
+        let expected = ["submitted", "claimed", "released", "claimed", "completed"];
+        assert_eq!(history(&database, run), expected, "no crash, although nobody heard of it at the time");
+    }
+}

@@ -1,0 +1,75 @@
+//! How a node goes: drained, then halted, and whatever could not be recorded left where it will be found.
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::Node;
+use crate::attempt::AttemptError;
+use crate::elapsed::Instant;
+use crate::node::store::{self, NodeState};
+use crate::supervise::Origin;
+
+/// How far it is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Working,
+    /// Takes nothing more; gives back at this moment what still runs.
+    Draining {
+        until: Instant,
+    },
+    /// Has given everything back.
+    Halting,
+}
+
+impl Node {
+    pub(super) fn is_done(&self) -> bool {
+        // A claim without an answer may have been granted: while there is time, that is found out first.
+        let in_doubt = self.claimer.in_doubt() > 0 && self.phase != Phase::Halting;
+        self.phase != Phase::Working && self.running.is_empty() && !in_doubt
+    }
+
+    pub(super) fn signalled(&mut self, signal: i32) {
+        if !matches!(signal, SIGINT | SIGTERM) {
+            return;
+        }
+        match self.phase {
+            Phase::Working => self.drain("a signal"),
+            Phase::Draining { .. } => {
+                self.say("a second signal: stopping what runs, and giving it back");
+                self.halt();
+            }
+            Phase::Halting => {
+                self.say("a third signal: killing what runs, and leaving what cannot be recorded to its certificates");
+                self.halt();
+            }
+        }
+    }
+
+    pub(super) fn drain(&mut self, why: &str) {
+        let (running, patience) = (self.running.len(), self.shared.setup.drain_timeout);
+        self.say(format_args!(
+            "draining ({why}): nothing more is started, {running} still running, for up to {}; again to stop them",
+            humantime::format_duration(patience)
+        ));
+        self.phase = Phase::Draining { until: Instant::now() + patience };
+        self.beat_due = Instant::now();
+    }
+
+    pub(super) fn halt(&mut self) {
+        self.phase = Phase::Halting;
+        for (_, orders) in self.attempts.values() {
+            // An attempt that does not hear any more has ended.
+            let _ = orders.try_send((SIGTERM, Origin::Halt));
+        }
+    }
+
+    /// Says that it is gone; an error if something of it is not over yet for the database.
+    pub(super) async fn say_goodbye(&mut self) -> Result<(), AttemptError> {
+        let registration = self.claimer.registration();
+        let _ = self.link.call(async |session| store::beat(session, registration, 0, NodeState::Gone).await).await;
+        if self.left_behind > 0 {
+            return Err(AttemptError::LeftBehind { runs: self.left_behind });
+        }
+        self.say("drained");
+        Ok(())
+    }
+}
