@@ -4,7 +4,7 @@
 -- heartbeat. A look is good for a second. When it is older, everybody looks anew, also while somebody else is about to
 -- write down what he sees: nobody may go by the calm of an hour ago in the very second in which all fall silent.
 CREATE OR REPLACE FUNCTION brake_engaged() RETURNS boolean
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET jit = off SET enable_seqscan = off AS $$
 DECLARE
     v_engaged     boolean;
     v_hosts       integer;

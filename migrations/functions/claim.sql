@@ -10,6 +10,7 @@
 -- conclude it yet: the reasons of staleness(), or locked; or revoked: the run was taken away from it by force, and it
 -- may still be at work) · not_runnable (reason completed, with p_once; or ended: this
 -- very instance has been and gone).
+-- A version that does not say which it is calls it without p_version.
 DROP FUNCTION IF EXISTS claim(
     text, uuid, text, text, integer, text, text, bigint, text, bigint, bytea, text, timestamptz, timestamptz, bigint, boolean, boolean);
 CREATE OR REPLACE FUNCTION claim(
@@ -17,7 +18,7 @@ CREATE OR REPLACE FUNCTION claim(
     p_boot_id text, p_pid_namespace text, p_process_started bigint,
     p_containment text, p_stale_after_ms bigint, p_death_secret_hash bytea, p_purpose text,
     p_trusted_since timestamptz, p_expected_now timestamptz, p_tolerance_ms bigint,
-    p_once boolean, p_note_refusal boolean, p_version text,
+    p_once boolean, p_note_refusal boolean, p_version text DEFAULT NULL,
     OUT verdict text, OUT reason text, OUT fence bigint, OUT attempt integer,
     OUT at timestamptz, OUT holder jsonb, OUT predecessor jsonb, OUT blocked_by integer[]
 )

@@ -22,6 +22,7 @@ DECLARE
     v_now      timestamptz := clock_timestamp();
     v_slots    integer[];  -- which of p_instance_ids are free
     v_free     integer;
+    v_limited  text[];     -- queues with a limit, whose runs we may count
 BEGIN
     SELECT * INTO STRICT v_settings FROM settings;
     PERFORM refuse_unfit(v_settings, p_stale_after_ms, p_version);
@@ -37,23 +38,23 @@ BEGIN
 
     IF v_free > 0 THEN
         PERFORM commit_durably();
+        -- The row of a limited queue is the lock under which its runs are counted, by a statement that begins when it is held.
+        -- Whoever does not get it looks again next time.
+        v_limited := ARRAY(SELECT q.queue FROM queues q
+                            WHERE q.running_max IS NOT NULL AND q.queue = ANY (p_queues) FOR UPDATE SKIP LOCKED);
         WITH served AS MATERIALIZED (
             SELECT l.lane_id, l.queue FROM lanes l
              WHERE l.queue = ANY (p_queues) AND has_labels(p_labels, l.requirements)
                AND may_start(p_commands, p_starts_anything, l.requirements)
-        ), limited AS MATERIALIZED (
-            -- Its row is the lock under which its runs are counted. Whoever does not get it looks again next time.
-            SELECT q.queue, q.paused_at, q.running_max FROM queues q
-             WHERE q.running_max IS NOT NULL AND q.queue IN (SELECT s.queue FROM served s)
-               FOR UPDATE SKIP LOCKED
-        ), open AS MATERIALIZED (
-            SELECT s.lane_id, s.queue,
-                   CASE WHEN q.running_max IS NULL THEN v_free ELSE
+        ), rooms AS MATERIALIZED (
+            SELECT s.queue, CASE WHEN q.running_max IS NULL THEN v_free ELSE
                        q.running_max - (SELECT count(*) FROM executor_instances i JOIN runs r USING (run_id) JOIN lanes o USING (lane_id)
                                          WHERE i.status = 'RUNNING' AND o.queue = s.queue) END AS room
-              FROM served s
+              FROM (SELECT DISTINCT queue FROM served) s
               LEFT JOIN queues q USING (queue)
-             WHERE q.paused_at IS NULL AND (q.running_max IS NULL OR s.queue IN (SELECT queue FROM limited))
+             WHERE q.paused_at IS NULL AND (q.running_max IS NULL OR s.queue = ANY (v_limited))
+        ), open AS MATERIALIZED (
+            SELECT s.lane_id, s.queue, r.room FROM served s JOIN rooms r USING (queue)
         ), locked AS MATERIALIZED (
             SELECT next.run_id, next.claim_order, o.queue, o.room FROM open o
              CROSS JOIN LATERAL (
@@ -95,7 +96,7 @@ BEGIN
     -- Seen afresh: a run may have been claimed, taken away by force and queued again since our look at it.
     IF EXISTS (SELECT FROM executor_instances b
                 WHERE b.bars_successor
-                  AND b.run_id = ANY (ARRAY(SELECT g.run_id FROM executor_instances g WHERE g.instance_id = ANY (p_instance_ids)))) THEN
+                  AND b.run_id = ANY (ARRAY(SELECT g.run_id FROM executor_instances g WHERE g.instance_id = ANY (p_instance_ids) AND g.ended_at IS NULL))) THEN
         RAISE EXCEPTION 'a run was taken away by force while it was being claimed: ask again' USING ERRCODE = 'serialization_failure';
     END IF;
 

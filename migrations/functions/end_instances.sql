@@ -57,11 +57,11 @@ BEGIN
     )
     INSERT INTO run_events (run_id, kind, instance_id, executor_id, fence, detail)
     SELECT s.run_id, lower(s.status), s.instance_id, s.executor_id, s.fence,
-           jsonb_strip_nulls(s.detail || jsonb_build_object(
+           jsonb_strip_nulls(coalesce(s.detail, '{}') || jsonb_build_object(
                'attempt', s.attempt, 'exit_code', s.exit_code, 'cause', s.cause,
                'run', CASE WHEN s.is_queued THEN s.next END,
                'poison', CASE WHEN s.status = 'CRASHED' AND s.next = 'FAILED' THEN true END,
-               'retry_in_seconds', CASE WHEN s.wait > interval '0' THEN round(extract(epoch FROM s.wait), 1) END))
+               'retry_in_seconds', CASE WHEN s.wait > interval '0' THEN round(extract(epoch FROM s.wait)::numeric, 1) END))
       FROM spaced s;
     GET DIAGNOSTICS v_ended = ROW_COUNT;
     IF v_ended <> (SELECT count(id) FROM unnest(p_instance_ids) AS id) THEN

@@ -18,13 +18,20 @@ BEGIN
     ELSIF (v_instance.death_secret_hash = sha256(p_secret)) IS NOT TRUE THEN  -- nor where there is no secret at all
         verdict := 'forged';
         RETURN;
+    ELSIF v_instance.status <> 'RUNNING' AND NOT v_instance.bars_successor THEN
+        -- Whoever holds the run by now has nothing to do with it.
+        verdict := 'already';
+        RETURN;
     END IF;
     BEGIN
         PERFORM lock_briefly();
         PERFORM FROM runs WHERE run_id = v_instance.run_id FOR NO KEY UPDATE;
         SELECT * INTO v_instance FROM executor_instances WHERE instance_id = p_instance_id FOR NO KEY UPDATE;
     EXCEPTION WHEN lock_not_available THEN
-        PERFORM evict_blockers(v_instance.run_id, true);
+        -- Only while nobody can have followed it: a successor's transaction is not the dead's.
+        PERFORM evict_blockers(v_instance.run_id, EXISTS (
+            SELECT FROM executor_instances i
+             WHERE i.instance_id = p_instance_id AND (i.status = 'RUNNING' OR i.bars_successor)));
         verdict := 'locked';
         RETURN;
     END;

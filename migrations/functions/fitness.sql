@@ -15,7 +15,7 @@ $$;
 -- is_too_old(): is this version of systole (major.minor.patch, and whatever follows a hyphen) older than that one?
 CREATE OR REPLACE FUNCTION is_too_old(p_version text, p_oldest_allowed text) RETURNS boolean
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT string_to_array(split_part(p_version, '-', 1), '.')::integer[] < string_to_array(p_oldest_allowed, '.')::integer[]
+    SELECT string_to_array(split_part(split_part(p_version, '+', 1), '-', 1), '.')::integer[] < string_to_array(p_oldest_allowed, '.')::integer[]
 $$;
 
 -- has_labels(), may_start(): what a lane requires of a node, beside its queue. What is to be started is a requirement as well.

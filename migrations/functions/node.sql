@@ -28,7 +28,8 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     WITH changed AS (
         UPDATE nodes SET drain_requested_at = clock_timestamp(), drain_requested_by = p_by
-         WHERE p_node IN (executor_id, host) AND state <> 'gone' AND last_heartbeat > clock_timestamp() - stale_after
+         -- Also one that has not been heard of for a while: it may be busy, or cut off, and should know when it comes back.
+         WHERE p_node IN (executor_id, host) AND state <> 'gone' AND last_heartbeat > clock_timestamp() - interval '1 day'
         RETURNING executor_id
     )
     SELECT coalesce(array_agg(executor_id ORDER BY executor_id), '{}') INTO asked FROM changed;

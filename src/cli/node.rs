@@ -140,7 +140,7 @@ pub(super) fn drain(arguments: &DrainArguments, settings: &Settings) -> Result<u
         let by = Identity::of_this_process().executor_id;
         let asked = link.call(async |session| store::drain(session, &arguments.node, &by).await).await?;
         if asked.is_empty() {
-            let message = format!("there is no living node {:?}: systole nodes lists them", arguments.node);
+            let message = format!("no node {:?} was seen within a day: systole nodes lists them", arguments.node);
             return Err(Failure::new(code::USAGE, message));
         }
         print::text(&format!("asked {} to drain", asked.join(", ")));

@@ -81,6 +81,24 @@ async fn a_batch_with_an_end_that_is_none_records_nothing() {
     assert_eq!(holder.beat(&[one.instance, two.instance]).await, ["ok", "ok"]);
 }
 
+/// An operator has taken away what a claim was granted whose answer never came: asked again, the rest is granted all the same.
+#[tokio::test]
+async fn what_was_taken_away_meanwhile_does_not_keep_a_claim_from_the_rest() {
+    let database = database();
+    let node = Session::on(&database).await;
+    database.sql("SELECT systole.submit('r' || n, argv => ARRAY['true']) FROM generate_series(1, 2) n");
+    let slots = [Uuid::now_v7(), Uuid::now_v7()];
+    let claim = async |slots: &[Uuid]| {
+        let claim = "SELECT run_id FROM systole.claim_queued('{default}', '{}', '{}', true, $1, array_fill(NULL::bytea, ARRAY[9]),
+            '1@h', 'h', 1, NULL, NULL, NULL, 'none', 30000, '1000.0.0')";
+        let rows = node.query(claim, &[&slots]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect::<Vec<String>>()
+    };
+    assert_eq!(claim(&slots[..1]).await, ["r1"]);
+    database.sql("SELECT systole.take_away('r1', 'a test', false)");
+    assert_eq!(claim(&slots).await, ["r2"]);
+}
+
 /// Taken away by force, then reported by its holder in a batch: the successor need not wait any longer.
 #[tokio::test]
 async fn the_word_of_one_that_was_revoked_counts_in_a_batch_as_well() {

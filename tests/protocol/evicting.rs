@@ -198,6 +198,18 @@ async fn a_fenced_transaction_of_the_dead_does_not_keep_the_certificate_from_bei
     assert_eq!(filer.file(tenure.instance, Some(b"secret"), "CRASHED", None).await, "ok");
 }
 
+/// A host was cut off, its run has a new holder, and now its certificate comes: that is nobody's business any more.
+#[tokio::test]
+async fn a_certificate_that_comes_late_does_not_harm_the_successor() {
+    let (database, session, _) = held("other").await;
+    let dead = session.claim(&Ask { secret: Some(b"secret"), ..Ask::of("nightly") }).await.granted();
+    database.age_heartbeat("nightly", 31.0);
+    let successor = session.claim(&Ask::of("nightly")).await.granted();
+    let user = fenced(&database, "nightly", successor).await;
+    assert_eq!(session.file(dead.instance, Some(b"secret"), "CRASHED", None).await, "already");
+    assert_unharmed(&user).await;
+}
+
 /// A sweep looks at many before it judges the last of them; by then that one may have spoken up.
 #[tokio::test]
 async fn a_holder_that_speaks_up_while_others_are_swept_keeps_its_transaction() {
