@@ -23,6 +23,9 @@ use crate::supervise::Signals;
 /// Between two looks at a run that somebody holds: polling is the truth, everything faster is a bonus.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long one sweep may go on filing deaths.
+const FILING_MAX: Duration = Duration::from_secs(1);
+
 /// Beyond the holder's staleness threshold: for the first heartbeats, and a slow database.
 const CONFIRMATION_SLACK: Duration = Duration::from_secs(5);
 
@@ -182,6 +185,7 @@ pub(crate) async fn file_deaths(coordinator: &Coordinator, state: &StateDir, fle
     // A folder that cannot be read has nothing to tell.
     let deaths = remains::sweep(&state.instances(), fleet_id).unwrap_or_default();
     let mut filed = Filed::default();
+    let begun = Instant::now();
     for death in deaths {
         let filing = CertificateFiling {
             run_id: death.header.run_id.clone(),
@@ -190,6 +194,10 @@ pub(crate) async fn file_deaths(coordinator: &Coordinator, state: &StateDir, fle
             end: death.end.clone(),
             filed_by: coordinator.identity().executor_id.clone(),
         };
+        if Instant::now().since(begun) > FILING_MAX {
+            // Whoever files has other things to do as well. The rest waits for the next time.
+            break;
+        }
         match coordinator.file(filing).await {
             Ok(FilingVerdict::Locked) => {}
             Ok(verdict) => {

@@ -29,7 +29,7 @@ pub(super) async fn guard_lost(job: &Job, mut lease: Lease, mut guard: Guard, si
     let why = "its guard process was killed or hung, so the command was killed".to_owned();
     let finished = tokio::select! {
         finished = lease.record_end(end) => Some(finished),
-        () = asked_twice(signals) => None,
+        () = asked_twice(signals, 0) => None,
     };
     lease.abandon();
     match finished {
@@ -39,26 +39,32 @@ pub(super) async fn guard_lost(job: &Job, mut lease: Lease, mut guard: Guard, si
     }
 }
 
-/// Resolves at the second signal that asks us to end, or when a node halts.
-async fn asked_twice(signals: &mut Signals) {
+/// Resolves at the second signal that asks us to end, or when our node asks for the second time, of which it did `halts` before.
+async fn asked_twice(signals: &mut Signals, mut halts: u32) {
     let mut seen = 0;
     while seen < 2 {
         match signals.next().await {
-            (_, Origin::Halt) => return,
+            (_, Origin::Halt) => {
+                halts += 1;
+                if halts == 2 {
+                    return;
+                }
+            }
             (SIGHUP | SIGINT | SIGQUIT | SIGTERM, _) => seen += 1,
             _ => {}
         }
     }
 }
 
-/// Stays, and beats, until the end is recorded or known to be lost. A second signal ends the wait, or its bound if it has one.
+/// Stays, and beats, until the end is recorded or known to be lost. A second signal ends the wait, and so does a node
+/// that has asked twice.
 pub(super) async fn record(
     job: &Job,
     mut lease: Lease,
     mut guard: Guard,
     certificate: Certificate,
     mut signals: Signals,
-    patience: Option<Duration>,
+    halts: u32,
 ) -> Conclusion {
     let mut state = lease.state();
     let instance_id = lease.instance_id();
@@ -66,8 +72,9 @@ pub(super) async fn record(
     let finished = {
         let enough = async {
             tokio::select! {
-                () = asked_twice(&mut signals) => {}
-                () = tokio::time::sleep(patience.unwrap_or(Duration::MAX)), if patience.is_some() => {}
+                () = asked_twice(&mut signals, halts) => {}
+                // Who has asked twice before is told whether one more try was in vain.
+                () = tokio::time::sleep(job.timing.attempt_timeout), if halts >= 2 => {}
             }
         };
         let finish = lease.record_end(certificate.end.clone());

@@ -150,7 +150,7 @@ pub(crate) async fn carry_out(
     let lease = coordinator.hold(&job.run_id, instance_id, granted.claim).await?;
     if let Err(error) = armed {
         // Nothing was started: give the run back before the error is told.
-        let _ = lease.release().await;
+        let _ = tokio::time::timeout(job.timing.attempt_timeout, lease.release()).await;
         return Err(error.into());
     }
     let executor_id = &coordinator.identity().executor_id;

@@ -133,9 +133,7 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
             why: "the database says that another executor holds the run, or that it was ended".to_owned(),
         };
     }
-    // Who has asked twice is told whether one more try was in vain.
-    let patience = if supervisor.halts < 2 { None } else { Some(job.timing.attempt_timeout) };
-    record(job, lease, supervisor.guard, certificate, signals, patience).await
+    record(job, lease, supervisor.guard, certificate, signals, supervisor.halts).await
 }
 
 impl Supervisor<'_> {

@@ -84,7 +84,8 @@ async fn attempt_at(
         let lease = shared.coordinator.hold(&run_id, instance_id, claim).await?;
         let detail = json!({ "start_failed": "this node may not start it, or its description is gone" });
         let end = End { detail, ..End::of(InstanceStatus::Failed) };
-        let _ = lease.finish(end).await;
+        // Whatever is not recorded by then is given back behind our back.
+        let _ = tokio::time::timeout(setup.timing.attempt_timeout, lease.finish(end)).await;
         return Ok(Conclusion::Lost { why: "it may not be started here".to_owned() });
     };
     let prepared = async {
@@ -98,7 +99,7 @@ async fn attempt_at(
         Err(error) => {
             // Another node may do better.
             let lease = shared.coordinator.hold(&run_id, instance_id, claim).await?;
-            let _ = lease.release().await;
+            let _ = tokio::time::timeout(setup.timing.attempt_timeout, lease.release()).await;
             return Err(error);
         }
     };

@@ -31,13 +31,15 @@ impl Node {
         if !matches!(signal, SIGINT | SIGTERM) {
             return;
         }
-        match self.phase {
-            Phase::Working => self.drain("a signal"),
-            Phase::Draining { .. } => {
+        self.signals += 1;
+        match (self.signals, self.phase) {
+            (1, Phase::Working) => self.drain("a signal"),
+            (1, _) => self.say("a signal: it is on its way out already; again to stop what runs"),
+            (2, _) => {
                 self.say("a second signal: stopping what runs, and giving it back");
                 self.halt();
             }
-            Phase::Halting => {
+            _ => {
                 self.say("a third signal: killing what runs, and leaving what cannot be recorded to its certificates");
                 self.halt();
             }

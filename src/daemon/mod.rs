@@ -87,10 +87,16 @@ struct Node {
     /// How to speak to each attempt, by its task.
     attempts: HashMap<Id, (RunId, mpsc::Sender<(i32, Origin)>)>,
     phase: Phase,
+    /// How many signals have asked it to go.
+    signals: u32,
     /// How many runs have ended without the database knowing.
     left_behind: usize,
+    /// Something is back in its queue that others have not been told of.
+    has_given_back: bool,
     claim_due: Instant,
     claimed_at: Instant,
+    /// Somebody has said that there is something to claim.
+    is_prompted: bool,
     /// No claim before, whoever asks for it.
     paused_until: Instant,
     sweep_due: Instant,
@@ -131,9 +137,12 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         running: JoinSet::new(),
         attempts: HashMap::new(),
         phase: Phase::Working,
+        signals: 0,
         left_behind: 0,
+        has_given_back: false,
         claim_due: now,
         claimed_at: Instant::from_nanos(0),
+        is_prompted: true,
         paused_until: now,
         sweep_due: now,
         beat_due: now,
@@ -148,7 +157,7 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
     while !node.is_done() {
         let due = node.next_due();
         tokio::select! {
-            Some(ended) = node.running.join_next_with_id() => node.ended(ended).await,
+            Some(ended) = node.running.join_next_with_id() => node.ended(ended),
             heard = news.recv() => node.heard(heard),
             (signal, _) = signals.next() => node.signalled(signal),
             () = sleep_until(due) => node.due().await,
@@ -205,7 +214,9 @@ impl Node {
             Phase::Draining { until } => Some(until),
             _ => None,
         };
-        [Some(self.sweep_due), Some(self.beat_due), claim, halt].into_iter().flatten().min().expect("there is a sweep")
+        let tell = self.has_given_back.then(Instant::now);
+        let dues = [Some(self.sweep_due), Some(self.beat_due), claim, halt, tell];
+        dues.into_iter().flatten().min().expect("there is a sweep")
     }
 
     async fn due(&mut self) {
@@ -230,6 +241,9 @@ impl Node {
         if self.may_claim() && self.claim_due.max(self.paused_until) <= now {
             self.claim().await;
         }
+        if std::mem::take(&mut self.has_given_back) {
+            self.tell_of_what_is_queued().await;
+        }
     }
 
     fn heard(&mut self, heard: Result<Hint, broadcast::error::RecvError>) {
@@ -238,15 +252,20 @@ impl Node {
             Ok(Hint { kind: HintKind::Queued, name })
                 if name == store::ANY_QUEUE || self.shared.setup.catalogue.queues.contains(&name) =>
             {
-                self.claim_due = self.claim_due.min(now.max(self.claimed_at + HINTED_CLAIM_INTERVAL));
+                self.claim_soon();
             }
             Ok(Hint { kind: HintKind::Node, .. }) => {
                 self.beat_due = self.beat_due.min(now.max(self.beaten_at + HINTED_BEAT_INTERVAL));
             }
             Ok(_) => {}
             // It may have been among what we were too slow to hear.
-            Err(_) => self.claim_due = self.claim_due.min(now.max(self.claimed_at + HINTED_CLAIM_INTERVAL)),
+            Err(_) => self.claim_soon(),
         }
+    }
+
+    fn claim_soon(&mut self) {
+        self.is_prompted = true;
+        self.claim_due = self.claim_due.min(Instant::now().max(self.claimed_at + HINTED_CLAIM_INTERVAL));
     }
 
     /// False if the database did not answer.
@@ -271,12 +290,13 @@ impl Node {
         self.claimed_at = Instant::now();
         self.claim_due = self.claimed_at + self.shared.setup.poll_interval;
         let wanted = if self.phase == Phase::Working { self.free().saturating_sub(self.claimer.in_doubt()) } else { 0 };
+        let takes_more = self.phase == Phase::Working;
         let asked = wanted + self.claimer.in_doubt();
         let fresh = match (0..wanted).map(|_| fresh_slot()).collect() {
             Ok(fresh) => fresh,
             Err(error) => return self.say(format_args!("no randomness could be had: {error}")),
         };
-        let assignments = match self.claimer.claim(&mut self.link, fresh).await {
+        let assignments = match self.claimer.claim(&mut self.link, fresh, takes_more).await {
             Ok(assignments) => assignments,
             Err(error) => {
                 self.claim_due = Instant::now() + RETRY_PAUSE;
@@ -287,10 +307,14 @@ impl Node {
                 return;
             }
         };
-        if assignments.is_empty() && self.shared.setup.once && self.running.is_empty() {
+        // Whoever claims beside us keeps for a moment more locked than he takes: what is prompted looks twice.
+        let looks_again = std::mem::take(&mut self.is_prompted) && assignments.len() < asked;
+        if assignments.is_empty() && !looks_again && self.shared.setup.once && self.running.is_empty() {
             self.phase = Phase::Halting;
         }
-        if assignments.len() == asked {
+        if looks_again {
+            self.claim_due = Instant::now() + HINTED_CLAIM_INTERVAL;
+        } else if assignments.len() == asked {
             // There may be more.
             self.claim_due = Instant::now();
         }
@@ -308,7 +332,7 @@ impl Node {
         self.attempts.insert(task.id(), (run_id, orders));
     }
 
-    async fn ended(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
         self.claim_due = Instant::now();
         match ended {
             Ok((task, report)) => {
@@ -318,9 +342,7 @@ impl Node {
                 }
                 self.left_behind += usize::from(report.is_unrecorded);
                 self.say(report.text);
-                if report.goes_back {
-                    self.given_back().await;
-                }
+                self.has_given_back |= report.goes_back;
             }
             Err(error) => {
                 // Its guard has killed the command when its socket was closed.

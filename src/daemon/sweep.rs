@@ -28,7 +28,7 @@ impl Node {
         let shared = self.shared.clone();
         let filed = file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id).await;
         if filed.news > 0 {
-            self.given_back().await;
+            self.given_back();
         }
         shared.outputs.found(filed.logs);
         if let Some(error) = &filed.trouble {
@@ -58,7 +58,7 @@ impl Node {
                     ));
                 }
                 if !dead.is_empty() {
-                    self.given_back().await;
+                    self.given_back();
                 }
             }
             Err(error) => self.trouble(&error),
@@ -66,8 +66,12 @@ impl Node {
     }
 
     /// Some runs are back in their queues: we look at once, and so should others, who may have more room.
-    pub(super) async fn given_back(&mut self) {
+    fn given_back(&mut self) {
         self.claim_due = Instant::now();
+        self.has_given_back = true;
+    }
+
+    pub(super) async fn tell_of_what_is_queued(&mut self) {
         let hint = Hint { kind: HintKind::Queued, name: store::ANY_QUEUE.to_owned() };
         // A lost hint is made up for by polling.
         let _ = self.link.call(async |session| Ok(hint.send(session).await.is_ok())).await;

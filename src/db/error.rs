@@ -120,6 +120,12 @@ pub enum DbError {
 }
 
 impl DbError {
+    /// Whether the database refuses what it was told, and always will: values that cannot be stored, in classes 22 and 23, or
+    /// what our own functions raise.
+    pub(crate) fn is_about_the_value(&self) -> bool {
+        matches!(self, DbError::Statement { code, .. } if code.starts_with("22") || code.starts_with("23") || code == "P0001")
+    }
+
     /// Whether asking again later may succeed without anybody mending something.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -175,7 +181,7 @@ impl DbError {
             "3D000" | "28000" | "28P01" => DbError::Refused { target, message },
             "42501" => DbError::Denied { target, message },
             // Lost connection, out of resources, operator intervention, serialization and deadlock, lock not available.
-            "40001" | "40P01" | "55P03" => DbError::Unavailable { target, message },
+            "40001" | "40P01" | "55P03" | "23505" => DbError::Unavailable { target, message },
             other if ["08", "53", "57", "58"].iter().any(|class| other.starts_with(class)) => {
                 DbError::Unavailable { target, message }
             }

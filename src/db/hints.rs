@@ -12,9 +12,6 @@ use tokio_postgres::types::Type;
 use super::session::Session;
 use crate::ids::RunId;
 
-/// How many hints are sent at once.
-const HINTS_MAX: usize = 100;
-
 /// Something happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
@@ -27,8 +24,6 @@ pub struct Hint {
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HintKind {
-    /// Somebody holds it now.
-    Claimed,
     /// Its holder has been asked for something: a heartbeat tells what.
     Asked,
     /// Its holder has ended.
@@ -47,17 +42,10 @@ impl Hint {
 
     /// Tells everybody who listens. One that gets lost is made up for by polling.
     pub(crate) async fn send(&self, session: &Session) -> Result<(), Error> {
-        Hint::send_all(std::slice::from_ref(self), session).await
-    }
-
-    /// Several at once. Of very many only some: whoever listens would be kept from its own work.
-    pub(crate) async fn send_all(hints: &[Hint], session: &Session) -> Result<(), Error> {
-        const HINTS: &str = "-- hints.send
-            SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '50ms', true), pg_notify($1, payload)
-              FROM unnest($2::text[]) AS payload";
-        let payloads: Vec<String> =
-            hints.iter().take(HINTS_MAX).map(|hint| format!("{} {}", hint.kind.word(), hint.name)).collect();
-        session.query(HINTS, &[(&session.schema().as_str(), Type::TEXT), (&payloads, Type::TEXT_ARRAY)]).await?;
+        const HINT: &str = "-- hints.send
+            SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '50ms', true), pg_notify($1, $2)";
+        let payload = format!("{} {}", self.kind.word(), self.name);
+        session.query(HINT, &[(&session.schema().as_str(), Type::TEXT), (&payload, Type::TEXT)]).await?;
         Ok(())
     }
 
@@ -89,7 +77,7 @@ impl Hint {
     /// What somebody sent; `None` if it is not one of ours, or one of a later version's.
     pub(super) fn read(payload: &str) -> Option<Hint> {
         let (word, name) = payload.split_once(' ')?;
-        let kinds = [HintKind::Claimed, HintKind::Asked, HintKind::Ended, HintKind::Queued, HintKind::Node];
+        let kinds = [HintKind::Asked, HintKind::Ended, HintKind::Queued, HintKind::Node];
         let kind = kinds.into_iter().find(|kind| kind.word() == word)?;
         Some(Hint { kind, name: name.to_owned() })
     }
@@ -98,7 +86,6 @@ impl Hint {
 impl HintKind {
     fn word(self) -> &'static str {
         match self {
-            HintKind::Claimed => "claimed",
             HintKind::Asked => "asked",
             HintKind::Ended => "ended",
             HintKind::Queued => "queued",

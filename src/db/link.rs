@@ -68,6 +68,11 @@ impl Link {
         self.listen_beside_if_pooled();
     }
 
+    /// That what was asked for cannot be had now.
+    pub(crate) fn unavailable(&self, message: &str) -> DbError {
+        DbError::Unavailable { target: self.target.describe(), message: message.to_owned() }
+    }
+
     /// The database it leads to.
     pub fn target(&self) -> &Target {
         &self.target

@@ -1,6 +1,7 @@
 //! One executor's door to the database: claims runs, and keeps the heartbeats of all it holds.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -245,15 +246,7 @@ impl Coordinator {
             stale_after: self.timing.stale_after,
             ended: false,
         };
-        let held = Held {
-            run_id,
-            instance_id,
-            gauges,
-            state: sender,
-            trust: Trust::default(),
-            due: Instant::now(),
-            is_told: false,
-        };
+        let held = Held { run_id, instance_id, gauges, state: sender, trust: Trust::default(), due: Instant::now() };
         (lease, held)
     }
 
@@ -291,7 +284,10 @@ impl Coordinator {
 
     async fn finish_batch(&self, batch: Vec<(Lease, End)>) -> Vec<Result<(), FinishError>> {
         let finishes: Vec<Finish> = batch.iter().map(|(lease, end)| lease.as_ended(end.clone())).collect();
-        let mut verdicts = self.say_ended(finishes.clone()).await;
+        for (lease, _) in &batch {
+            lease.gauges.is_ending.store(true, Ordering::Relaxed);
+        }
+        let mut verdicts = self.say_ended(&finishes).await;
         // Whoever claims looks at what was claimed just before, and keeps it locked for the moment.
         for _ in 0..BUSY_TRIES {
             let is_busy = |n: &usize| verdicts.get(*n) == Some(&FinishVerdict::Busy);
@@ -300,41 +296,62 @@ impl Coordinator {
                 break;
             }
             tokio::time::sleep(BUSY_PAUSE).await;
-            let again = self.say_ended(busy.iter().map(|n| finishes[*n].clone()).collect()).await;
+            let some: Vec<Finish> = busy.iter().map(|n| finishes[*n].clone()).collect();
+            let again = self.say_ended(&some).await;
             for (n, verdict) in busy.into_iter().zip(again) {
                 verdicts[n] = verdict;
             }
         }
-        let mut results = Vec::with_capacity(batch.len());
-        let mut over = Vec::with_capacity(batch.len());
-        for (n, (mut lease, end)) in batch.into_iter().enumerate() {
+        let mut results: Vec<Option<Result<(), FinishError>>> = Vec::with_capacity(batch.len());
+        let mut left = Vec::new();
+        for (n, (lease, end)) in batch.into_iter().enumerate() {
             results.push(match verdicts.get(n) {
-                Some(FinishVerdict::Ok) => Ok(()),
-                Some(FinishVerdict::Lost) => Err(FinishError::Lost { run_id: lease.run_id.clone() }),
-                // Still busy, or one of them cannot be recorded, and none was: each has to be asked for by itself.
-                Some(FinishVerdict::Busy) | None => lease.record_end(end).await,
+                Some(FinishVerdict::Ok) => {
+                    lease.abandon();
+                    Some(Ok(()))
+                }
+                Some(FinishVerdict::Lost) => {
+                    let run_id = lease.run_id.clone();
+                    lease.abandon();
+                    Some(Err(FinishError::Lost { run_id }))
+                }
+                // Still busy, or one of them cannot be recorded, and none was: each has to be asked for by itself, when all others
+                // are off our hands.
+                Some(FinishVerdict::Busy) | None => {
+                    left.push((n, lease, end));
+                    None
+                }
             });
-            over.push(lease.instance_id);
-            lease.abandon();
         }
-        // If the loop is gone there is nothing left that could beat.
-        let _ = self.operations.send(Op::Forget(over)).await;
-        results
+        for (n, lease, end) in left {
+            results[n] = Some(lease.finish(end).await);
+        }
+        results.into_iter().map(|result| result.expect("what was left has been asked for")).collect()
     }
 
     /// A verdict for each, however long that takes; none if one of them can never be recorded.
-    async fn say_ended(&self, finishes: Vec<Finish>) -> Vec<FinishVerdict> {
+    async fn say_ended(&self, finishes: &[Finish]) -> Vec<FinishVerdict> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        loop {
-            let finishes = finishes.clone();
-            match self.ask(|reply| Op::FinishAll { finishes, reply }).await {
-                Some(Ok(verdicts)) => return verdicts,
-                Some(Err(DbError::Statement { .. })) => return Vec::new(),
+        let mut at_once = finishes.len().max(1);
+        let mut verdicts = Vec::with_capacity(finishes.len());
+        while verdicts.len() < finishes.len() {
+            let rest = &finishes[verdicts.len()..];
+            let some = rest[..at_once.min(rest.len())].to_vec();
+            match self.ask(|reply| Op::FinishAll { finishes: some, reply }).await {
+                Some(Ok(said)) if !said.is_empty() => verdicts.extend(said),
+                Some(Err(error)) if error.is_about_the_value() => return Vec::new(),
+                _ if self.operations.is_closed() => return Vec::new(),
                 // Its outcome is unknown, or it cannot be had yet, or the loop was too busy to take it: ask again.
-                _ if !self.operations.is_closed() => tokio::time::sleep(backoff.next_delay()).await,
-                _ => return Vec::new(),
+                failure => {
+                    if let Some(Err(DbError::Timeout { .. })) = failure {
+                        // It may be too much at once for a server that is as slow as this one.
+                        at_once = (at_once / 2).max(1);
+                    }
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
             }
         }
+        verdicts
     }
 
     pub(crate) async fn file(&self, filing: CertificateFiling) -> Result<FilingVerdict, DbError> {

@@ -4,6 +4,7 @@
 //! second one, so that no heartbeat waits behind a claim that waits for a lock.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::Rng;
@@ -47,7 +48,7 @@ pub(super) fn spawn(target: Target, timing: Timing) -> std::io::Result<(mpsc::Se
             link,
             hints,
             news: heard,
-            talk_due: None,
+            listen_due: None,
             timing,
             operations,
             aside,
@@ -67,8 +68,8 @@ struct Heartbeat {
     link: Link,
     hints: mpsc::Receiver<Hint>,
     news: broadcast::Sender<Hint>,
-    /// When to tell others what is held, and to begin to listen: what is over before then needs neither.
-    talk_due: Option<Instant>,
+    /// When to begin to listen.
+    listen_due: Option<Instant>,
     timing: Timing,
     operations: mpsc::Receiver<Op>,
     aside: mpsc::Sender<(Op, Option<Testimony>)>,
@@ -88,7 +89,7 @@ impl Heartbeat {
                 biased;
                 () = sleep_until(due.unwrap_or(Instant::from_nanos(u64::MAX))) => {
                     self.beat().await;
-                    self.talk().await;
+                    self.listen().await;
                 }
                 operation = self.operations.recv() => match operation {
                     Some(operation) => self.serve(operation).await,
@@ -103,14 +104,15 @@ impl Heartbeat {
 
     fn next_due(&self) -> Option<Instant> {
         let held = self.held.values().map(|held| held.due);
-        held.chain(self.warm_due).chain(self.talk_due).min()
+        held.chain(self.warm_due).chain(self.listen_due).min()
     }
 
     async fn serve(&mut self, operation: Op) {
+        self.forget_what_is_over();
         let testimony = self.witness.testimony(Instant::now());
         match operation {
             Op::Hold(leases) => {
-                self.talk_due = self.talk_due.or(Some(Instant::now() + SOON));
+                self.listen_due = self.listen_due.or(Some(Instant::now() + SOON));
                 self.held.extend(leases.into_iter().map(|held| (held.instance_id, held)));
             }
             Op::BeatSoon(instance_id) => {
@@ -118,17 +120,12 @@ impl Heartbeat {
                     held.due = held.due.min(Instant::now() + SOON);
                 }
             }
-            Op::Forget(instances) => {
-                for instance_id in instances {
-                    self.held.remove(&instance_id);
-                }
-            }
             Op::Testify(reply) => {
                 let _ = reply.send(Ok(testimony));
             }
             Op::KeepWarm => {
                 self.warm_due = self.warm_due.or(Some(Instant::now()));
-                self.talk_due = Some(Instant::now());
+                self.listen_due = Some(Instant::now());
             }
             Op::Release(release) => {
                 self.held.remove(&release.finish.instance_id);
@@ -146,18 +143,24 @@ impl Heartbeat {
         }
     }
 
+    /// Whoever held them has said so where it cannot get lost.
+    fn forget_what_is_over(&mut self) {
+        self.held.retain(|_, held| !held.gauges.is_over.load(Ordering::Relaxed));
+    }
+
     fn holds_only(&self, instances: &[InstanceId]) -> bool {
         self.held.keys().all(|held| instances.contains(held))
     }
 
-    /// For the second connection. A full queue drops it, which tells its caller to try again; what was to be given back runs
-    /// out by itself.
+    /// For the second connection. A full queue drops it, which tells its caller to try again; what was to be given back has had
+    /// its last heartbeat, and runs out by itself.
     fn set_aside(&mut self, operation: Op, testimony: Option<Testimony>) {
         let _ = self.aside.try_send((operation, testimony));
     }
 
     /// One statement for everything that is due, or soon will be; a few, if that is a great deal.
     async fn beat(&mut self) {
+        self.forget_what_is_over();
         let now = Instant::now();
         let warm = self.warm_due.is_some_and(|due| due <= now);
         if !warm && !self.held.values().any(|held| held.due <= now) {
@@ -170,23 +173,27 @@ impl Heartbeat {
 
         // Without instances there is still the clock to be asked for.
         let batches = if pulses.is_empty() { vec![&pulses[..]] } else { pulses.chunks(BATCH_MAX).collect() };
-        for batch in batches {
+        for (n, batch) in batches.into_iter().enumerate() {
             let sent = Instant::now();
             match self.link.call(async |session| store::beat(session, batch).await).await {
                 Ok(beat) => {
                     self.acknowledged(sent, beat);
                     message::tell(&mut self.link, &self.held).await;
                 }
-                Err(error) => self.unacknowledged(batch, &error),
+                Err(error) => {
+                    // The rest would fare no better, and whoever waits for this loop waits for long enough already.
+                    self.unacknowledged(&pulses[n * BATCH_MAX..], &error);
+                    break;
+                }
             }
         }
     }
 
-    fn unacknowledged(&mut self, batch: &[Pulse], error: &DbError) {
+    fn unacknowledged(&mut self, pulses: &[Pulse], error: &DbError) {
         self.witness.failed();
         let again = Instant::now() + self.backoff.next_delay();
         self.warm_due = self.warm_due.map(|_| again);
-        for pulse in batch {
+        for pulse in pulses {
             if let Some(held) = self.held.get_mut(&pulse.instance_id) {
                 held.due = again;
                 held.state.send_modify(|state| state.trouble = Some(error.clone()));
@@ -219,7 +226,9 @@ impl Heartbeat {
                     held.state.send_modify(|state| state.busy = true);
                 }
                 BeatVerdict::Lost => {
-                    held.state.send_modify(|state| state.lost = Some(Loss::Superseded));
+                    if !held.gauges.is_ending.load(Ordering::Relaxed) {
+                        held.state.send_modify(|state| state.lost = Some(Loss::Superseded));
+                    }
                     self.held.remove(&instance_id);
                 }
             }
@@ -242,21 +251,12 @@ impl Heartbeat {
         let _ = self.news.send(hint);
     }
 
-    /// A hint that cannot be sent is not sent again: it is late by then, and polling is the truth.
-    async fn talk(&mut self) {
-        if self.talk_due.is_none_or(|due| due > Instant::now()) {
+    /// What is over before then need not hear anything.
+    async fn listen(&mut self) {
+        if self.listen_due.is_none_or(|due| due > Instant::now()) {
             return;
         }
-        self.talk_due = None;
+        self.listen_due = None;
         self.link.listen().await;
-        let untold = self.held.values_mut().filter(|held| !held.is_told);
-        let told = untold.map(|held| {
-            held.is_told = true;
-            Hint::of_run(HintKind::Claimed, &held.run_id)
-        });
-        let hints: Vec<Hint> = told.collect();
-        if !hints.is_empty() {
-            let _ = self.link.call(async |session| Ok(Hint::send_all(&hints, session).await.is_ok())).await;
-        }
     }
 }

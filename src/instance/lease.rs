@@ -46,7 +46,8 @@ pub enum FinishError {
         /// The run.
         run_id: RunId,
     },
-    /// The database takes this end for none, and always will: nothing is recorded, and the lease is given back.
+    /// The database does not take this end for one (its detail, say), and never will: nothing is recorded, and the lease is
+    /// given back.
     #[error(transparent)]
     Db(DbError),
     /// The heartbeat thread is gone: a bug of ours.
@@ -154,13 +155,15 @@ impl Lease {
         self.record_end(end).await
     }
 
-    /// [`Lease::finish`] for somebody who may still change his mind: dropping this future ends nothing.
+    /// [`Lease::finish`] for somebody who may still change his mind: dropping this future gives nothing back, though the end may
+    /// be recorded behind its back.
     pub(crate) async fn record_end(&mut self, mut end: End) -> Result<(), FinishError> {
         // No heartbeat follows that could tell it.
         if let (Some(message), Some(detail)) = (self.gauges.message().untold(), end.detail.as_object_mut()) {
             detail.insert("message".to_owned(), message.into());
         }
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        self.gauges.is_ending.store(true, Ordering::Relaxed);
         loop {
             let (reply, answer) = oneshot::channel();
             let finish = Box::new(self.as_ended(end.clone()));
@@ -168,12 +171,10 @@ impl Lease {
             self.operations.send(operation).await.map_err(|_| FinishError::Stopped)?;
             match answer.await {
                 Ok(Ok(stands)) => {
-                    self.ended = true;
-                    // If the queue is full, the next heartbeat finds that there is nothing left to keep.
-                    let _ = self.operations.try_send(Op::Forget(vec![self.instance_id]));
+                    self.over();
                     return if stands { Ok(()) } else { Err(FinishError::Lost { run_id: self.run_id.clone() }) };
                 }
-                Ok(Err(error @ DbError::Statement { .. })) => return Err(FinishError::Db(error)),
+                Ok(Err(error)) if error.is_about_the_value() => return Err(FinishError::Db(error)),
                 // Its outcome is unknown, or the loop was too busy to take it: ask again.
                 Ok(Err(_)) | Err(_) => {
                     // A heartbeat tells what the trouble is.
@@ -191,14 +192,21 @@ impl Lease {
 
     /// Leaves the tenure as it is: its end is on disk as a certificate, or has been recorded by somebody else.
     pub(crate) fn abandon(mut self) {
+        self.over();
+    }
+
+    /// No more heartbeats, and nothing to be given back.
+    fn over(&mut self) {
         self.ended = true;
+        self.gauges.is_over.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.ended {
-            // If the queue is full or the loop is gone, the lease runs out by itself.
+            // If the queue is full or the loop is gone, the lease runs out by itself: nobody beats for it any more.
+            self.gauges.is_over.store(true, Ordering::Relaxed);
             let finish = self.as_ended(End::of(InstanceStatus::Released));
             let until = Instant::now() + self.stale_after;
             let _ = self.operations.try_send(Op::Release(Release { finish, until }));

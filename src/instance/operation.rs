@@ -20,7 +20,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, DbError>>;
 /// How many tenures are ended in one transaction: their rows are locked until it commits.
 pub(super) const FINISHES_MAX: usize = 500;
 
-/// What the loop can be asked to do. Each is tried once, within `attempt_timeout`.
+/// What the loop can be asked to do. What waits for the database is tried once, within `attempt_timeout`, but for a release.
 pub(super) enum Op {
     /// Make sure of a connection.
     Hello(Reply<Hello>),
@@ -48,8 +48,6 @@ pub(super) enum Op {
     },
     /// Send this one's heartbeat soon: it has something to tell.
     BeatSoon(InstanceId),
-    /// They have ended: no more heartbeats.
-    Forget(Vec<InstanceId>),
     /// What the witness has to say now.
     Testify(Reply<Option<Testimony>>),
     /// Beat without instances, to become a witness of the database's clock.
@@ -64,8 +62,6 @@ pub(super) struct Held {
     pub(super) state: watch::Sender<LeaseState>,
     pub(super) trust: Trust,
     pub(super) due: Instant,
-    /// Whether others have been told that it is held.
-    pub(super) is_told: bool,
 }
 
 /// A tenure to be given back.
@@ -95,14 +91,22 @@ pub(super) async fn perform(link: &mut Link, operation: Op, testimony: Option<Te
                     phases: 0,
                 };
                 // Tried once: what cannot be given back now runs out by itself.
-                let _ = link.call(async |session| store::finish(session, &finish).await).await;
+                let _ = link.call(async |session| store::finish_all(session, &[finish]).await).await;
             }
         }
         Op::Finish { run_id, finish, reply } => {
             let hint = Hint::of_run(HintKind::Ended, &run_id);
+            let finishes = [*finish];
             let answer =
-                link.call(async |session| hint.send_behind(session, store::finish(session, &finish)).await).await;
-            let _ = reply.send(answer);
+                link.call(async |session| hint.send_behind(session, store::finish_all(session, &finishes)).await).await;
+            let _ = reply.send(answer.and_then(|verdicts| match verdicts.first() {
+                Some(FinishVerdict::Ok) => Ok(true),
+                Some(FinishVerdict::Lost) => Ok(false),
+                // Not waited for here, where others would wait behind it.
+                Some(FinishVerdict::Busy) | None => {
+                    Err(link.unavailable("another transaction keeps a row of this run locked"))
+                }
+            }));
         }
         Op::FinishAll { finishes, reply } => {
             let _ = reply.send(link.call(async |session| store::finish_all(session, &finishes).await).await);
@@ -114,7 +118,7 @@ pub(super) async fn perform(link: &mut Link, operation: Op, testimony: Option<Te
                 .await;
             let _ = reply.send(answer);
         }
-        Op::Release(_) | Op::Hold(_) | Op::BeatSoon(_) | Op::Forget(_) | Op::Testify(_) | Op::KeepWarm => {
+        Op::Release(_) | Op::Hold(_) | Op::BeatSoon(_) | Op::Testify(_) | Op::KeepWarm => {
             unreachable!("these do not wait for the database, or are collected")
         }
     }
@@ -130,11 +134,7 @@ pub(super) async fn work_aside(mut link: Link, mut operations: mpsc::Receiver<(O
     while is_open || !releases.is_empty() {
         tokio::select! {
             biased;
-            operation = operations.recv(), if is_open => match operation {
-                Some((Op::Release(release), _)) => releases.push(release),
-                Some((operation, testimony)) => perform(&mut link, operation, testimony).await,
-                None => is_open = false,
-            },
+            // First, or a stream of operations would keep them until they have run out.
             () = sleep_until(release_due), if !releases.is_empty() => {
                 let wait = if give_back(&mut link, &mut releases).await {
                     backoff.reset();
@@ -144,6 +144,11 @@ pub(super) async fn work_aside(mut link: Link, mut operations: mpsc::Receiver<(O
                 };
                 release_due = Instant::now() + wait;
             }
+            operation = operations.recv(), if is_open => match operation {
+                Some((Op::Release(release), _)) => releases.push(release),
+                Some((operation, testimony)) => perform(&mut link, operation, testimony).await,
+                None => is_open = false,
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What passes between a lease and the loop that keeps it: what the loop knows, and what the holder tells.
 
-use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::store::Pulse;
@@ -38,6 +38,10 @@ pub(super) struct Gauges {
     pub(super) phases: AtomicI64,
     /// 0 until the command has been started.
     pub(super) child_pid: AtomicI32,
+    /// Its end is being recorded: that a heartbeat finds it ended is no news.
+    pub(super) is_ending: AtomicBool,
+    /// Nobody holds it any more: no more heartbeats, whatever else gets lost.
+    pub(super) is_over: AtomicBool,
     message: Mutex<Message>,
 }
 

@@ -30,15 +30,15 @@ impl Claimer {
         self.unanswered.len()
     }
 
-    /// Claims for these slots, beside those in doubt; without `fresh` only what was granted before is heard of.
+    /// Claims for these slots, and for those in doubt; unless it `takes_more`, only what was granted before is heard of.
     ///
     /// After an error, or when the future is dropped, the slots are in doubt: the next claim finds out.
     pub(crate) async fn claim(
         &mut self,
         link: &mut Link,
         fresh: Vec<Slot>,
+        takes_more: bool,
     ) -> Result<Vec<(Assignment, Slot)>, DbError> {
-        let takes_more = !fresh.is_empty();
         self.unanswered.extend(fresh);
         let slots = &self.unanswered;
         let (registration, containment) = (&self.registration, &self.containment);

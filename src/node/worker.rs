@@ -17,6 +17,9 @@ use crate::instance::{AcquireError, Claim, ConnectError, Coordinator, Lease, Tim
 /// Between two sweeps for holders that are dead.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many runs are claimed in one transaction.
+const CLAIM_MAX: usize = 1000;
+
 /// Between two looks at the queues when nothing is heard of them.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -56,6 +59,8 @@ pub struct QueuedRun {
     pub meta: Option<Value>,
     /// How long an attempt may take. Nobody but the program itself can see to that.
     pub timeout: Option<Duration>,
+    /// How long it may take without [`Lease::progress`]. That as well.
+    pub stall_timeout: Option<Duration>,
 }
 
 /// Takes runs from the queues for a program that carries them out itself, in batches: a thousand runs cost little more than
@@ -72,13 +77,22 @@ pub struct QueuedRun {
 ///
 /// let mut worker = Worker::connect(url, Serving::commands(["invoice"])).await?;
 /// while worker.drain_requested().is_none() {
-///     let mut ended = Vec::new();
-///     for run in worker.claim(500).await? {
-///         // … the work, with run.meta; its transactions end with systole.fence(run_id, fence) …
-///         ended.push((run.lease, End::of(InstanceStatus::Completed)));
-///     }
-///     if ended.is_empty() {
+///     let runs = worker.claim(500).await.unwrap_or_else(|error| {
+///         eprintln!("not now: {error}"); // what it may have been granted is found by the next claim
+///         Vec::new()
+///     });
+///     if runs.is_empty() {
 ///         worker.wait().await;
+///     }
+///     let mut ended = Vec::new();
+///     for run in runs {
+///         if run.lease.state().borrow().stop_requested {
+///             ended.push((run.lease, End::of(InstanceStatus::Cancelled)));
+///             continue;
+///         }
+///         // … the work, with run.meta, until run.lease.lost(); its transactions end with systole.fence(run_id, fence) …
+///         // A failure is an end as well: a lease that is dropped is claimed again at once.
+///         ended.push((run.lease, End::of(InstanceStatus::Completed)));
 ///     }
 ///     worker.coordinator().finish_all(ended).await;
 /// }
@@ -139,20 +153,22 @@ impl Worker {
         self.drain_requested.as_deref()
     }
 
-    /// Takes up to `most` queued runs, those first that are due for longest. Does not wait for any to be queued.
+    /// Takes up to `most` queued runs, and never more than 1,000 at once, those first that are due for longest. Does not wait
+    /// for any to be queued. Call it every few seconds, with 0 when there is no room: by it others see that the worker is here,
+    /// it hears that it is to drain, and the dead are found.
     ///
     /// Returns when their first heartbeats have been acknowledged. After an error, or when the future is dropped, whatever
     /// was granted is found by the next call, or given back; if there is none, it runs out by itself.
     pub async fn claim(&mut self, most: usize) -> Result<Vec<QueuedRun>, AcquireError> {
         self.look_around(most).await?;
         let takes_more = self.drain_requested.is_none();
-        let wanted = if takes_more { most.saturating_sub(self.claimer.in_doubt()) } else { 0 };
+        let wanted = if takes_more { most.min(CLAIM_MAX).saturating_sub(self.claimer.in_doubt()) } else { 0 };
         if wanted == 0 && self.claimer.in_doubt() == 0 {
             return Ok(Vec::new());
         }
         let fresh = (0..wanted).map(|_| Slot { instance_id: InstanceId::fresh(), secret: None }).collect();
         let assignments: Vec<_> =
-            self.claimer.claim(&mut self.link, fresh).await?.into_iter().map(|(it, _)| it).collect();
+            self.claimer.claim(&mut self.link, fresh, takes_more).await?.into_iter().map(|(it, _)| it).collect();
         let granted = assignments
             .iter()
             .map(|it| {
@@ -170,6 +186,7 @@ impl Worker {
                     env: it.env,
                     meta: it.meta,
                     timeout: it.timeout,
+                    stall_timeout: it.stall_timeout,
                 }),
                 // Ended by somebody meanwhile: it is none of ours any more.
                 Err(AcquireError::LostAtOnce) => {}
@@ -203,7 +220,7 @@ impl Worker {
         }
     }
 
-    /// Says that it is here, with each heartbeat interval; and ends, each second, those that are dead.
+    /// Says that it is here, at most once in a heartbeat interval; and ends, at most once a second, those that are dead.
     async fn look_around(&mut self, slots: usize) -> Result<(), DbError> {
         let now = Instant::now();
         if self.beat_due <= now {
@@ -219,7 +236,8 @@ impl Worker {
             self.sweep_due = now + SWEEP_INTERVAL;
             let testimony = self.coordinator.testimony().await;
             let by = &self.claimer.registration().identity.executor_id;
-            let _ = self.link.call(async |session| store::reap(session, by, testimony).await).await?;
+            // Others look as well, and the next time is soon.
+            let _ = self.link.call(async |session| store::reap(session, by, testimony).await).await;
         }
         Ok(())
     }

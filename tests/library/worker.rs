@@ -38,7 +38,9 @@ fn many_are_claimed_and_ended_at_once_each_as_it_says() {
         let meta = first.pop().unwrap();
         assert_eq!((meta.lease.run_id().as_str(), meta.command.as_str(), meta.lease.attempt()), ("meta", "noop", 1));
         assert_eq!((meta.meta.unwrap()["n"].as_i64(), meta.env["A"].as_str()), (Some(7), "b"));
-        let runs = worker.claim(2000).await.unwrap();
+        let mut runs = worker.claim(2000).await.unwrap();
+        assert_eq!(runs.len(), 1000, "never more at once");
+        runs.extend(worker.claim(2000).await.unwrap());
         assert_eq!(runs.len(), 1200, "and nothing that it does not serve");
         assert!(worker.claim(10).await.unwrap().is_empty());
         let end = |n: usize| match n % 3 {

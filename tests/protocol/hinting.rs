@@ -23,7 +23,7 @@ fn a_run_does_not_wait_for_a_notifier_that_waits_for_its_standby() {
     // The statement as it is sent, taken from where it stands.
     let source = std::fs::read_to_string("src/db/hints.rs").unwrap();
     let statement = source.split("-- hints.send").nth(1).unwrap().split('"').next().unwrap();
-    let statement = statement.replace("$1", "'systole'").replace("$2", "'{ended r}'");
+    let statement = statement.replace("$1", "'systole'").replace("$2", "'ended r'");
     let started = Instant::now();
     let error = database.try_sql(&format!("SET statement_timeout = '10s'; {statement}")).unwrap_err();
     assert_eq!(error.code().unwrap().code(), "55P03", "{error:?}");
