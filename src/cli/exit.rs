@@ -44,7 +44,8 @@ Exit codes of systole check:
    75   held: attach, or stop it first
    10   its holder is silent: a take-over is possible
 
-systole doctor exits 1 if it has found anything. The other commands use 0, 64, 69, 75 and 78 as above.
+systole doctor exits 1 if it has found anything, systole audit if the history is not sound.
+The other commands use 0, 64, 69, 75 and 78 as above.
 ";
 
 /// Why a command failed: its exit code, and a sentence that says what, with what value, and what next.

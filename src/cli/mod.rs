@@ -1,5 +1,6 @@
 //! What a person types: one file per command.
 
+mod audit;
 mod check;
 mod context;
 mod demo;
@@ -58,6 +59,8 @@ enum Command {
     Ps(status::PsArguments),
     /// Show the history of a run
     Events(events::Arguments),
+    /// Prove from the history that no run ever had two executors at once
+    Audit(audit::Arguments),
     /// Ask the executor of a run to stop it
     Stop(stop::Arguments),
     /// Take a run out of the queue, or ask its executor to stop it
@@ -135,6 +138,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Status(arguments) => status::execute(&arguments, &settings),
         Command::Ps(arguments) => status::ps(&arguments, &settings),
         Command::Events(arguments) => events::execute(&arguments, &settings),
+        Command::Audit(arguments) => audit::execute(&arguments, &settings),
         Command::Stop(arguments) => stop::execute(&arguments, &settings),
         Command::Takeover(arguments) => takeover::execute(&arguments, &settings),
         Command::Progress(arguments) => progress::execute(&arguments),

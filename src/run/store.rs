@@ -104,7 +104,7 @@ pub(crate) struct Attempt {
 }
 
 /// One thing that happened.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Event {
     pub(crate) id: i64,
     pub(crate) at: DateTime<Utc>,
