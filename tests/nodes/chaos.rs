@@ -48,6 +48,9 @@ fn a_fleet_under_random_faults_overlaps_nowhere_and_loses_nothing() {
             }
             !goes_on
         });
+        // While all of it goes on, too, it never finds what is not there. (69 is a machine that is busy with other things.)
+        let audit = hosts[0].output(&["audit"]);
+        assert!(matches!(audit.status.code(), Some(0 | 69)), "{audit:?}");
         let victim = random.random_range(0..nodes.len());
         if stopped.iter().any(|(n, _)| *n == victim) {
             continue;
@@ -105,5 +108,11 @@ fn a_fleet_under_random_faults_overlaps_nowhere_and_loses_nothing() {
     assert_eq!(database.value(unexplained), "0");
     let once = "SELECT count(*) FROM systole.executor_instances WHERE status = 'COMPLETED'";
     assert_eq!(database.value(once), RUNS.to_string());
+    // The history alone proves it as well, and knows each takeover.
+    let audit = hosts[0].output(&["audit", "--json"]);
+    assert_eq!(audit.status.code(), Some(0), "{audit:?}");
+    let report: serde_json::Value = serde_json::from_slice(&audit.stdout).unwrap();
+    let crashes = database.value("SELECT count(*) FROM systole.executor_instances WHERE status = 'CRASHED'");
+    assert_eq!(report["takeovers_total"].to_string(), crashes);
     assert!(repeats > 5, "hardly anything happened: {repeats} repeats, {faults:?}");
 }
