@@ -11,6 +11,7 @@ use crate::supervise::Origin;
 /// How far it is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
+    Starting,
     Working,
     /// Takes nothing more; gives back at this moment what still runs.
     Draining {
@@ -24,7 +25,7 @@ impl Node {
     pub(super) fn is_done(&self) -> bool {
         // A claim without an answer may have been granted: while there is time, that is found out first.
         let in_doubt = self.claimer.in_doubt() > 0 && self.phase != Phase::Halting;
-        self.phase != Phase::Working && self.running.is_empty() && !in_doubt
+        self.phase > Phase::Working && self.running.is_empty() && !in_doubt
     }
 
     pub(super) fn signalled(&mut self, signal: i32) {
@@ -33,7 +34,7 @@ impl Node {
         }
         self.signals += 1;
         match (self.signals, self.phase) {
-            (1, Phase::Working) => self.drain("a signal"),
+            (1, Phase::Starting | Phase::Working) => self.drain("a signal"),
             (1, _) => self.say("a signal: it is on its way out already; again to stop what runs"),
             (2, _) => {
                 self.say("a second signal: stopping what runs, and giving it back");

@@ -136,7 +136,7 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         claimer: Claimer::new(registration, containment),
         running: JoinSet::new(),
         attempts: HashMap::new(),
-        phase: Phase::Working,
+        phase: Phase::Starting,
         signals: 0,
         left_behind: 0,
         has_given_back: false,
@@ -151,7 +151,9 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         forget_due: now,
         trouble_told: false,
     };
+    node.beat().await;
     node.sweep().await;
+    node.phase = Phase::Working.max(node.phase);
     node.beat().await;
     eprintln!("ready: {}", node.describe());
     while !node.is_done() {
@@ -202,6 +204,7 @@ impl Node {
 
     fn may_claim(&self) -> bool {
         match self.phase {
+            Phase::Starting => false,
             Phase::Working => self.free() > 0,
             Phase::Draining { .. } => self.claimer.in_doubt() > 0,
             Phase::Halting => false,
@@ -272,11 +275,15 @@ impl Node {
     async fn beat(&mut self) -> bool {
         self.beaten_at = Instant::now();
         self.beat_due = self.beaten_at + self.shared.setup.timing.heartbeat_interval;
-        let state = if self.phase == Phase::Working { NodeState::Ready } else { NodeState::Draining };
+        let state = match self.phase {
+            Phase::Starting => NodeState::Starting,
+            Phase::Working => NodeState::Ready,
+            Phase::Draining { .. } | Phase::Halting => NodeState::Draining,
+        };
         let running = i32::try_from(self.running.len()).unwrap_or(i32::MAX);
         let registration = self.claimer.registration();
         match self.link.call(async |session| store::beat(session, registration, running, state).await).await {
-            Ok(Some(by)) if self.phase == Phase::Working => self.drain(&format!("asked by {by}")),
+            Ok(Some(by)) if self.phase <= Phase::Working => self.drain(&format!("asked by {by}")),
             Ok(_) => self.trouble_told = false,
             Err(error) => {
                 self.trouble(&error);

@@ -44,6 +44,8 @@ const REAP_MAX: i32 = 50;
 /// Where a node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NodeState {
+    /// Looks after what an earlier life left on its host, and takes nothing yet.
+    Starting,
     Ready,
     Draining,
     Gone,
@@ -127,6 +129,7 @@ pub(crate) async fn beat(
     state: NodeState,
 ) -> Result<Option<String>, Error> {
     let state = match state {
+        NodeState::Starting => "starting",
         NodeState::Ready => "ready",
         NodeState::Draining => "draining",
         NodeState::Gone => "gone",

@@ -9,6 +9,7 @@
 mod support;
 
 mod asking;
+mod atomicity;
 mod batches;
 mod beating;
 mod brake;
