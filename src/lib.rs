@@ -3,7 +3,7 @@
 //! A program that wants to be the only one at its work starts with [`Coordinator`]; the `systole` command starts with
 //! [`cli`]. The chapters, in reading order:
 //!
-//! 1. [`ids`], [`outcome`], [`identity`], [`elapsed`], [`backoff`], [`state_dir`]: the words everything else uses.
+//! 1. [`ids`], [`outcome`], [`identity`], [`elapsed`], [`backoff`], `tenure`, [`state_dir`]: the words everything else uses.
 //! 2. [`db`]: the only door to PostgreSQL.
 //! 3. [`guard`]: the dead man's switch between a supervisor and the tree it started.
 //! 4. [`instance`]: who may act on a run, and until when. `supervise`: the command's surroundings. `run`: what people ask.
@@ -30,6 +30,7 @@ mod output;
 mod run;
 pub mod state_dir;
 mod supervise;
+mod tenure;
 
 pub use ids::{Fence, InstanceId, RunId};
 pub use instance::{Coordinator, Lease};

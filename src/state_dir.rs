@@ -41,7 +41,8 @@ impl StateDir {
         if let Some(parent) = root.parent() {
             fs::create_dir_all(parent).map_err(|error| refuse(root, error.to_string()))?;
         }
-        for folder in [root.to_owned(), root.join("instances"), root.join("locks"), root.join("sockets")] {
+        let folders = ["instances", "locks", "outbox", "sockets"].map(|name| root.join(name));
+        for folder in [root.to_owned()].into_iter().chain(folders) {
             make_private(&folder).map_err(|reason| refuse(&folder, reason))?;
         }
         Ok(StateDir { root: root.to_owned() })
@@ -91,7 +92,8 @@ pub(crate) fn read_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(path)
 }
 
-fn make_private(folder: &Path) -> Result<(), String> {
+/// Makes a folder that only this user can enter.
+pub(crate) fn make_private(folder: &Path) -> Result<(), String> {
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.to_string()),
         _ => {}

@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["guard"],
     &["db"],
     &["state_dir"],
+    &["tenure"],
     &["outcome", "identity", "ids", "elapsed", "backoff"],
 ];
 

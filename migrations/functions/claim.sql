@@ -8,8 +8,8 @@
 -- Verdicts: ok (granted) · mine (granted to this very instance before: ask again after an ambiguous answer) ·
 -- held (reason fresh, or locked: somebody's transaction holds a row of ours) · dead (silent, but this taker may not
 -- conclude it yet: the reasons of staleness(), or locked; or revoked: the run was taken away from it by force, and it
--- may still be at work) · not_runnable (reason completed, with p_once; or ended: this
--- very instance has been and gone).
+-- may still be at work) · quarantine (the database has failed over, and a claim may be missing whose holder is at work:
+-- history.sql) · not_runnable (reason completed, with p_once; or ended: this very instance has been and gone).
 -- A version that does not say which it is calls it without p_version.
 DROP FUNCTION IF EXISTS claim(
     text, uuid, text, text, integer, text, text, bigint, text, bigint, bytea, text, timestamptz, timestamptz, bigint, boolean, boolean);
@@ -75,7 +75,7 @@ BEGIN
             IF v_holder.bars_successor AND reason = 'fresh' THEN
                 reason := 'revoked';
             END IF;
-            verdict := CASE reason WHEN 'fresh' THEN 'held' ELSE 'dead' END;
+            verdict := CASE reason WHEN 'fresh' THEN 'held' WHEN 'quarantine' THEN 'quarantine' ELSE 'dead' END;
             holder := holder(v_holder, at);
             PERFORM commit_carelessly();
             IF p_note_refusal THEN
@@ -84,6 +84,10 @@ BEGIN
             END IF;
             RETURN;
         END IF;
+    ELSIF quarantine(v_settings) IS NOT NULL THEN
+        verdict := 'quarantine'; reason := 'quarantine';
+        PERFORM commit_carelessly();
+        RETURN;
     END IF;
 
     -- Lock: run, then instance, each by its key. Not for long: whoever holds them may be frozen.

@@ -2,7 +2,8 @@
 --
 -- One instance id, and the hash of one secret, for each free slot. Asked again with the same ids after an ambiguous answer, it
 -- returns what those were granted, and grants only what is left; with no queues it grants nothing new. Runs that somebody
--- else is claiming are skipped, never waited for. A run whose last holder was revoked and may still be at work is left alone.
+-- else is claiming are skipped, never waited for. A run whose last holder was revoked and may still be at work is left alone,
+-- and in a quarantine (history.sql) all are.
 DROP FUNCTION IF EXISTS claim_queued(
     integer[], uuid[], bytea[], text, text, integer, text, text, bigint, text, bigint);
 CREATE OR REPLACE FUNCTION claim_queued(
@@ -36,7 +37,7 @@ BEGIN
                          WHERE c.status = 'QUEUED' AND c.claim_order IS NULL AND c.available_at <= v_now
                          ORDER BY c.available_at LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
 
-    IF v_free > 0 THEN
+    IF v_free > 0 AND quarantine(v_settings) IS NULL THEN
         PERFORM commit_durably();
         -- The row of a limited queue is the lock under which its runs are counted, by a statement that begins when it is held.
         -- Whoever does not get it looks again next time.

@@ -44,6 +44,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
         SELECT * FROM nodes WHERE state = 'ready' AND last_heartbeat > clock_timestamp() - stale_after
     )
     SELECT CASE
+        WHEN quarantined_until() IS NOT NULL
+            THEN format('PostgreSQL has failed over, and until %s UTC nothing is started anew', to_char(quarantined_until() AT TIME ZONE 'UTC', 'HH24:MI:SS'))
         WHEN EXISTS (SELECT FROM executor_instances b WHERE b.run_id = r.run_id AND b.bars_successor)
             THEN 'it was taken away by force, and its last command may still be at work (takeover --force --unsafe-now does not wait for that)'
         WHEN r.available_at > clock_timestamp()

@@ -5,7 +5,8 @@
 --   server_started    the server has accepted writes for less than stale_after: nobody could have beaten before;
 --   taker_cold        the taker has not itself beaten in health for stale_after;
 --   clock_step        the database clock and the taker's own elapsed time disagree: one of them has jumped;
---   brake             too many hosts fell silent at once.
+--   brake             too many hosts fell silent at once;
+--   quarantine        the database has failed over, and what this holder said last may be missing.
 -- The age is compared with the holder's own stale_after: a taker brings none, for with a small one it would take
 -- over the living. A heartbeat from the future counts as one of this moment.
 CREATE OR REPLACE FUNCTION staleness(
@@ -32,6 +33,8 @@ BEGIN
         RETURN 'clock_step';
     ELSIF p_holder.last_heartbeat >= p_at - 2 * p_holder.stale_after AND brake_engaged() THEN
         RETURN 'brake';
+    ELSIF quarantined_until() IS NOT NULL THEN
+        RETURN 'quarantine';
     END IF;
     RETURN '';
 END

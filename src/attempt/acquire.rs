@@ -1,30 +1,27 @@
 //! From wanting a run to having it: the claim, the wait for a holder to end, the proof that a silent one is dead.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use rand::Rng;
 use tokio::sync::{broadcast, mpsc};
-use uuid::Uuid;
 
+use super::deaths::{Filed, file_deaths};
 use super::{Patience, Plan};
 use crate::backoff::Backoff;
 use crate::db::{DbError, Hello, Hint, HintKind, Link};
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::{certificate, remains};
 use crate::ids::InstanceId;
-use crate::instance::{CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Coordinator, FilingVerdict, Holder};
+use crate::instance::{ClaimRequest, ClaimVerdict, Coordinator, Holder};
 use crate::outcome::Cause;
 use crate::output;
-use crate::state_dir::StateDir;
 use crate::supervise::Signals;
+use crate::tenure::Tenure;
 
 /// Between two looks at a run that somebody holds: polling is the truth, everything faster is a bonus.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long one sweep may go on filing deaths.
-const FILING_MAX: Duration = Duration::from_secs(1);
 
 /// Beyond the holder's staleness threshold: for the first heartbeats, and a slow database.
 const CONFIRMATION_SLACK: Duration = Duration::from_secs(5);
@@ -36,6 +33,8 @@ pub(crate) enum Refusal {
     Held(Box<Holder>),
     /// Its holder is silent, but its death could not be concluded, for this reason of staleness.sql.
     Unproven { holder: Box<Holder>, reason: String },
+    /// Behind a failover nothing is granted anew until then, by the database's clock.
+    Quarantine { until: Option<DateTime<Utc>> },
     /// The database cannot answer, and another process of this host holds the local lock.
     HeldHere { holder: String, error: DbError },
     /// Somebody's transaction holds a lock on the run.
@@ -76,15 +75,17 @@ pub(super) async fn greet(
 pub(super) async fn acquire(
     coordinator: &Coordinator,
     request: &ClaimRequest,
-    fleet_id: Uuid,
+    hello: Hello,
     plan: &Plan,
     signals: &mut Signals,
-) -> Result<Result<Claim, Refusal>, DbError> {
+) -> Result<Result<(Tenure, Option<Holder>), Refusal>, DbError> {
     let waiting = plan.patience != Patience::None;
     let give_up = give_up_at(plan.patience);
     let mut confirming: Option<Instant> = None;
     let mut announced = None;
     let mut told = false;
+    let mut quarantine_told = false;
+    let mut history = hello.history;
     let mut deaths = DeathWatch::new(plan);
     let mut request = request.clone();
     let mut news = coordinator.news();
@@ -95,7 +96,7 @@ pub(super) async fn acquire(
     loop {
         let claimed = async {
             // What cannot be filed now is no reason not to claim: if it matters, the claim says so.
-            let filed = file_deaths(coordinator, &plan.job.state, fleet_id).await;
+            let filed = file_deaths(coordinator, &plan.job.state, hello.fleet_id, history).await;
             put_last_words_of(&filed, plan).await;
             coordinator.claim(&request).await
         };
@@ -113,13 +114,21 @@ pub(super) async fn acquire(
             }
             Err(error) => return Err(error),
         };
+        if let Some(tenure) = request.granted(&claim) {
+            if let Some(predecessor) = &claim.predecessor {
+                plan.job.say(takeover_line(plan, tenure.attempt, predecessor));
+            }
+            return Ok(Ok((tenure, claim.predecessor)));
+        }
+        history = claim.history.or(history);
         let now = Instant::now();
         let refusal = match (claim.verdict, &claim.holder) {
-            (ClaimVerdict::Ok | ClaimVerdict::Mine, _) => {
-                if let Some(predecessor) = &claim.predecessor {
-                    plan.job.say(takeover_line(plan, &claim, predecessor));
+            (ClaimVerdict::Quarantine, _) => {
+                if waiting && !std::mem::replace(&mut quarantine_told, true) {
+                    plan.job.say(quarantine_line(claim.quarantined_until));
                 }
-                return Ok(Ok(claim));
+                confirming = None;
+                Refusal::Quarantine { until: claim.quarantined_until }
             }
             (ClaimVerdict::NotRunnable, None) => return Ok(Err(Refusal::Completed)),
             (ClaimVerdict::NotRunnable, Some(_)) => return Ok(Err(Refusal::Ended)),
@@ -167,58 +176,6 @@ pub(super) async fn acquire(
             signal = ending_signal(signals) => return Ok(Err(Refusal::Interrupted { signal })),
         }
     }
-}
-
-/// What became of the deaths of this host.
-#[derive(Debug, Default)]
-pub(crate) struct Filed {
-    /// How many the database had not known of.
-    pub(crate) news: usize,
-    /// Why one could not be filed. It stays where it is, for the next time.
-    pub(crate) trouble: Option<DbError>,
-    /// What the dead have written, where that is recorded: nobody has its end in memory any more.
-    pub(crate) logs: Vec<(InstanceId, PathBuf)>,
-}
-
-/// Tells the database of every death on this host that it may not know of.
-pub(crate) async fn file_deaths(coordinator: &Coordinator, state: &StateDir, fleet_id: Uuid) -> Filed {
-    // A folder that cannot be read has nothing to tell.
-    let deaths = remains::sweep(&state.instances(), fleet_id).unwrap_or_default();
-    let mut filed = Filed::default();
-    let begun = Instant::now();
-    for death in deaths {
-        let filing = CertificateFiling {
-            run_id: death.header.run_id.clone(),
-            instance_id: death.header.instance_id,
-            secret: death.header.secret.clone(),
-            end: death.end.clone(),
-            filed_by: coordinator.identity().executor_id.clone(),
-        };
-        if Instant::now().since(begun) > FILING_MAX {
-            // Whoever files has other things to do as well. The rest waits for the next time.
-            break;
-        }
-        match coordinator.file(filing).await {
-            Ok(FilingVerdict::Locked) => {}
-            Ok(verdict) => {
-                filed.news += usize::from(verdict == FilingVerdict::Ok);
-                if matches!(verdict, FilingVerdict::Ok | FilingVerdict::Already) {
-                    filed.logs.extend(death.header.log.clone().map(|log| (death.header.instance_id, log)));
-                }
-                // Whatever the verdict: it has nothing more to say.
-                death.told();
-            }
-            // The others may still be filed; not over a connection that has just failed.
-            Err(error) => {
-                let is_over = !matches!(error, DbError::Statement { .. } | DbError::Unavailable { .. });
-                filed.trouble = Some(error);
-                if is_over {
-                    break;
-                }
-            }
-        }
-    }
-    filed
 }
 
 /// A node of this host that died had no time for it.
@@ -338,8 +295,16 @@ fn confirming_line(plan: &Plan, holder: &Holder, reason: &str) -> String {
     )
 }
 
-fn takeover_line(plan: &Plan, claim: &Claim, predecessor: &Holder) -> String {
-    let attempt = claim.attempt.unwrap_or_default();
+/// Why nothing is granted behind a failover, and for how long.
+pub(crate) fn quarantine_line(until: Option<DateTime<Utc>>) -> String {
+    let until = until.map(|until| format!(" until {}", until.format("%H:%M:%S UTC"))).unwrap_or_default();
+    format!(
+        "PostgreSQL has failed over, and its newest commits may be missing: so that whoever is still at work can say so, \
+         nothing is started anew{until}"
+    )
+}
+
+fn takeover_line(plan: &Plan, attempt: i32, predecessor: &Holder) -> String {
     let (who, run) = (&predecessor.executor_id, &plan.job.run_id);
     match predecessor.cause {
         Some(Cause::Stale) => format!(

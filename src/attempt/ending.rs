@@ -6,6 +6,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::job::Job;
+use super::outbox::Outbox;
 use super::supervision::Conclusion;
 use crate::db::DbError;
 use crate::guard::certificate::Certificate;
@@ -67,7 +68,7 @@ pub(super) async fn record(
     halts: u32,
 ) -> Conclusion {
     let mut state = lease.state();
-    let instance_id = lease.instance_id();
+    let (instance_id, history) = (lease.instance_id(), lease.history());
     let mut told = false;
     let finished = {
         let enough = async {
@@ -96,13 +97,14 @@ pub(super) async fn record(
     lease.abandon();
     let Some(finished) = finished else { return Conclusion::Unrecorded { certificate, error: None } };
     if finished.is_ok() {
-        // A guard that hears it in time does not flush its certificate.
+        // A guard that hears it in time does not flush its certificate: that is ours to do.
         let _ = guard.tell(&ToGuard::Recorded).await;
     }
     guard.dismiss().await;
     if finished.is_ok() {
-        // One that did not has left it behind. It has nothing more to say.
-        let _ = std::fs::remove_file(remains::file_of(&job.state.instances(), instance_id));
+        let (outbox, file) = (Outbox::of(&job.state), remains::file_of(&job.state.instances(), instance_id));
+        // A disk that does not take it has it in the one way or in the other, unless the host loses its power as well.
+        let _ = tokio::task::spawn_blocking(move || outbox.keep_safely(history, &file)).await;
     }
     match finished {
         Ok(()) if certificate.killed.is_some_and(|reason| reason != KillReason::Ordered) => Conclusion::Lost {

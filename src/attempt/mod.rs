@@ -7,9 +7,11 @@
 //! Each step is proof of the one before it: nothing of the user runs before the heartbeat that allows it.
 
 mod acquire;
+mod deaths;
 mod ending;
 mod job;
 mod local_lock;
+mod outbox;
 mod supervision;
 
 use std::ffi::OsString;
@@ -24,14 +26,17 @@ use crate::guard::containment::{Containment, Secured};
 use crate::guard::{Arming, FromGuard, Guard, GuardError, Order, Outlet, Preparation, Rules, ToGuard, remains};
 use crate::identity::boot_id;
 use crate::ids::InstanceId;
-use crate::instance::{AcquireError, Claim, ClaimRequest, ConnectError, Coordinator, Lease};
+use crate::instance::{AcquireError, ClaimRequest, ConnectError, Coordinator, Holder, Lease};
 use crate::outcome::Cause;
 use crate::state_dir::StateDirError;
 use crate::supervise::{ProgressSocket, Signals, Surroundings, environment};
+use crate::tenure::Tenure;
 use local_lock::LocalLock;
 
-pub(crate) use acquire::{Refusal, file_deaths};
+pub(crate) use acquire::{Refusal, quarantine_line};
+pub(crate) use deaths::file_deaths;
 pub(crate) use job::Job;
+pub(crate) use outbox::Outbox;
 pub(crate) use supervision::Conclusion;
 
 /// What is to be attempted by hand, and how.
@@ -129,8 +134,8 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
 
 /// A run that is ours, with what its guard has to know.
 pub(crate) struct Granted {
-    pub(crate) instance_id: InstanceId,
-    pub(crate) claim: Claim,
+    pub(crate) tenure: Tenure,
+    pub(crate) predecessor: Option<Holder>,
     pub(crate) secured: Secured,
     pub(crate) fleet_id: Uuid,
     pub(crate) secret: DeathSecret,
@@ -144,10 +149,10 @@ pub(crate) async fn carry_out(
     coordinator: &Coordinator,
     mut signals: Signals,
 ) -> Result<Conclusion, AttemptError> {
-    let instance_id = granted.instance_id;
+    let instance_id = granted.tenure.instance_id;
     // Armed before the first heartbeat: from here on, whatever happens to us ends in a certificate.
     let armed = guard.arm(granted.arming(job, coordinator)).await;
-    let lease = coordinator.hold(&job.run_id, instance_id, granted.claim).await?;
+    let lease = coordinator.hold(granted.tenure, granted.predecessor).await?;
     if let Err(error) = armed {
         // Nothing was started: give the run back before the error is told.
         let _ = tokio::time::timeout(job.timing.attempt_timeout, lease.release()).await;
@@ -186,8 +191,8 @@ async fn claim(
     let secret = DeathSecret::random().map_err(AttemptError::Random)?;
     let (secured, greeted) = tokio::join!(guard.ready(), acquire::greet(coordinator, plan, signals));
     let secured = secured?;
-    let fleet_id = match greeted? {
-        Ok(hello) => hello.fleet_id,
+    let hello = match greeted? {
+        Ok(hello) => hello,
         Err(refusal) => return Ok(Err(refusal)),
     };
     let mut request = ClaimRequest {
@@ -201,18 +206,25 @@ async fn claim(
     };
     request.executor.containment = secured.label();
     request.executor.death_secret_hash = Some(secret.hash());
-    let claimed = acquire::acquire(coordinator, &request, fleet_id, plan, signals).await?;
-    Ok(claimed.map(|claim| Granted { instance_id, claim, secured, fleet_id, secret }))
+    if let Some(history) = hello.history {
+        Outbox::of(&plan.job.state).saw(history);
+    }
+    let claimed = acquire::acquire(coordinator, &request, hello, plan, signals).await?;
+    Ok(claimed.map(|(tenure, predecessor)| {
+        let fleet_id = hello.fleet_id;
+        Granted { tenure, predecessor, secured, fleet_id, secret }
+    }))
 }
 
 impl Granted {
     fn arming(&self, job: &Job, coordinator: &Coordinator) -> Arming {
         let header = Header {
-            instance_id: self.instance_id,
+            instance_id: self.tenure.instance_id,
             run_id: job.run_id.clone(),
             executor_id: coordinator.identity().executor_id.clone(),
             fleet_id: self.fleet_id,
             secret: self.secret.to_vec(),
+            tenure: Some(self.tenure.clone()),
             boot_id: boot_id(),
             cgroup: self.secured.cgroup.clone(),
             log: job.log.clone(),
@@ -222,7 +234,7 @@ impl Granted {
             freeze_max: job.timing.freeze_max,
             stopped_max: job.timing.stopped_max(),
         };
-        Arming { file: remains::file_of(&job.state.instances(), self.instance_id), header, rules }
+        Arming { file: remains::file_of(&job.state.instances(), self.tenure.instance_id), header, rules }
     }
 }
 

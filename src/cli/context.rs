@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::exit::{Failure, code};
 use super::settings::Settings;
+use crate::attempt::Outbox;
 use crate::config::{Config, Database};
 use crate::db::{DbError, Hint, Link, MigrateOptions, Target, embedded, migrate};
 
@@ -28,6 +29,10 @@ pub(super) fn named_target(config: &Config) -> Result<Target, Failure> {
         Database::Url { url, direct: Some(direct) } => url.parse::<Target>()?.with_direct(direct.parse()?),
         Database::Embedded => embedded::Cluster::of_this_user()?.ensure_running()?.url().parse()?,
     };
+    // A former primary is known again by what this host has seen.
+    for history in Outbox::at(&config.state_dir()).histories() {
+        target.saw(history);
+    }
     Ok(target.in_schema(config.schema()?))
 }
 

@@ -68,7 +68,8 @@ impl From<DbError> for Failure {
             | DbError::Broken { .. }
             | DbError::Timeout { .. }
             | DbError::Unavailable { .. }
-            | DbError::ReadOnly { .. } => code::UNREACHABLE,
+            | DbError::ReadOnly { .. }
+            | DbError::Outdated { .. } => code::UNREACHABLE,
             DbError::Refused { .. }
             | DbError::Untrusted { .. }
             | DbError::Unprepared { .. }

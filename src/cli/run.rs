@@ -142,6 +142,7 @@ fn refused(run_id: &RunId, refusal: Refusal) -> Result<u8, Failure> {
         Refusal::Interrupted { signal } => Ok(128 + u8::try_from(signal).unwrap_or(0)),
         Refusal::Held(holder) => held(already_running(run_id, &holder)),
         Refusal::Unproven { holder, reason } => held(unproven(run_id, &holder, &reason)),
+        Refusal::Quarantine { until } => held(attempt::quarantine_line(until)),
         Refusal::HeldHere { holder, error } => held(format!(
             "run \"{run_id}\" is already running on this host: executor {holder}. (What else runs cannot be told: {error})"
         )),

@@ -14,7 +14,6 @@ use crate::attempt::{self, AttemptError, Conclusion, Granted, Job};
 use crate::guard::certificate::DeathSecret;
 use crate::guard::{Guard, Outlet, Preparation};
 use crate::ids::RunId;
-use crate::instance::Claim;
 use crate::node::store::Assignment;
 use crate::outcome::{End, InstanceStatus};
 use crate::output::{self, Recorder};
@@ -44,7 +43,7 @@ pub(super) async fn carry_out(
     secret: DeathSecret,
     signals: Signals,
 ) -> Report {
-    let name = format!("run \"{}\" attempt {}", assignment.run_id, assignment.attempt);
+    let name = format!("run \"{}\" attempt {}", assignment.tenure.run_id, assignment.tenure.attempt);
     match attempt_at(&shared, assignment, secret, signals).await {
         Ok(conclusion) => {
             let status = match &conclusion {
@@ -75,13 +74,13 @@ async fn attempt_at(
     signals: Signals,
 ) -> Result<Conclusion, AttemptError> {
     let setup = &shared.setup;
-    let (run_id, instance_id) = (assignment.run_id.clone(), assignment.instance_id);
-    let claim = Claim::granted(assignment.fence, assignment.attempt, assignment.predecessor.clone());
-    let argv = assignment.asked().and_then(|asked| setup.catalogue.command(asked, run_id.as_str(), assignment.attempt));
+    let (tenure, predecessor) = (assignment.tenure.clone(), assignment.predecessor.clone());
+    let (run_id, instance_id, fence) = (tenure.run_id.clone(), tenure.instance_id, tenure.fence);
+    let argv = assignment.asked().and_then(|asked| setup.catalogue.command(asked, run_id.as_str(), tenure.attempt));
     let Some((program, arguments)) = argv.and_then(|mut argv| (!argv.is_empty()).then(|| (argv.remove(0), argv)))
     else {
         // The lanes say what may be started here: its description has changed since.
-        let lease = shared.coordinator.hold(&run_id, instance_id, claim).await?;
+        let lease = shared.coordinator.hold(tenure, predecessor).await?;
         let detail = json!({ "start_failed": "this node may not start it, or its description is gone" });
         let end = End { detail, ..End::of(InstanceStatus::Failed) };
         // Whatever is not recorded by then is given back behind our back.
@@ -89,7 +88,7 @@ async fn attempt_at(
         return Ok(Conclusion::Lost { why: "it may not be started here".to_owned() });
     };
     let prepared = async {
-        let (recorder, outlet) = record(shared, &run_id, assignment.attempt).await.map_err(AttemptError::Log)?;
+        let (recorder, outlet) = record(shared, &run_id, tenure.attempt).await.map_err(AttemptError::Log)?;
         let mut guard = Guard::start(Preparation { instance_id, wish: setup.containment }, outlet)?;
         let secured = guard.ready().await?;
         Ok((guard, secured, recorder))
@@ -98,7 +97,7 @@ async fn attempt_at(
         Ok(prepared) => prepared,
         Err(error) => {
             // Another node may do better.
-            let lease = shared.coordinator.hold(&run_id, instance_id, claim).await?;
+            let lease = shared.coordinator.hold(tenure, predecessor).await?;
             let _ = tokio::time::timeout(setup.timing.attempt_timeout, lease.release()).await;
             return Err(error);
         }
@@ -117,8 +116,8 @@ async fn attempt_at(
         is_alone: false,
         log: Some(recorder.recording().path().to_owned()),
     };
-    let granted = Granted { instance_id, claim, secured, fleet_id: shared.fleet_id, secret };
-    shared.outputs.began(instance_id, assignment.fence, recorder.recording());
+    let granted = Granted { tenure, predecessor, secured, fleet_id: shared.fleet_id, secret };
+    shared.outputs.began(instance_id, fence, recorder.recording());
     let concluded = attempt::carry_out(&job, granted, guard, &shared.coordinator, signals).await;
     recorder.end(LAST_WORDS_PATIENCE).await;
     shared.outputs.ended(instance_id);

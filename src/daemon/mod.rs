@@ -35,6 +35,7 @@ use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
 use crate::node::{Catalogue, Claimer};
 use crate::state_dir::StateDir;
 use crate::supervise::{Origin, Signals};
+use crate::tenure::History;
 
 pub(crate) use assignment::Report;
 use leaving::Phase;
@@ -82,6 +83,10 @@ struct Shared {
 struct Node {
     shared: Arc<Shared>,
     link: Link,
+    /// Of the database, when it was last heard of.
+    history: Option<History>,
+    /// It had failed over, and granted nothing anew.
+    is_quarantined: bool,
     claimer: Claimer,
     running: JoinSet<Report>,
     /// How to speak to each attempt, by its task.
@@ -132,6 +137,8 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
     let now = Instant::now();
     let mut node = Node {
         link: Link::new(setup.target.clone(), setup.timing.attempt_timeout),
+        history: None,
+        is_quarantined: false,
         shared: Arc::new(Shared { setup, coordinator, fleet_id, is_disk_full: Arc::default(), outputs }),
         claimer: Claimer::new(registration, containment),
         running: JoinSet::new(),
@@ -283,8 +290,13 @@ impl Node {
         let running = i32::try_from(self.running.len()).unwrap_or(i32::MAX);
         let registration = self.claimer.registration();
         match self.link.call(async |session| store::beat(session, registration, running, state).await).await {
-            Ok(Some(by)) if self.phase <= Phase::Working => self.drain(&format!("asked by {by}")),
-            Ok(_) => self.trouble_told = false,
+            Ok(heard) => {
+                self.trouble_told = false;
+                self.learn(&heard);
+                if let Some(by) = heard.drain_requested_by.filter(|_| self.phase <= Phase::Working) {
+                    self.drain(&format!("asked by {by}"));
+                }
+            }
             Err(error) => {
                 self.trouble(&error);
                 return false;
@@ -316,7 +328,8 @@ impl Node {
         };
         // Whoever claims beside us keeps for a moment more locked than he takes: what is prompted looks twice.
         let looks_again = std::mem::take(&mut self.is_prompted) && assignments.len() < asked;
-        if assignments.is_empty() && !looks_again && self.shared.setup.once && self.running.is_empty() {
+        let is_open = !looks_again && !self.is_quarantined;
+        if assignments.is_empty() && is_open && self.shared.setup.once && self.running.is_empty() {
             self.phase = Phase::Halting;
         }
         if looks_again {
@@ -333,7 +346,7 @@ impl Node {
     fn start(&mut self, assignment: Assignment, slot: Slot) {
         let secret = slot.secret.expect("a slot of a node has one");
         let (orders, heard) = mpsc::channel(8);
-        let run_id = assignment.run_id.clone();
+        let run_id = assignment.tenure.run_id.clone();
         let attempt = assignment::carry_out(self.shared.clone(), assignment, secret, Signals::from(heard));
         let task = self.running.spawn(attempt);
         self.attempts.insert(task.id(), (run_id, orders));

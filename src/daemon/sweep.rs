@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Node;
-use crate::attempt::file_deaths;
+use crate::attempt::{Outbox, file_deaths, quarantine_line};
 use crate::db::{DbError, Hint, HintKind};
 use crate::elapsed::Instant;
 use crate::guard;
-use crate::node::store;
+use crate::node::store::{self, Heard};
 use crate::output;
 
 /// Between two sweeps for the dead.
@@ -26,7 +26,7 @@ impl Node {
         self.sweep_due = Instant::now() + SWEEP_INTERVAL;
         guard::reap();
         let shared = self.shared.clone();
-        let filed = file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id).await;
+        let filed = file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id, self.history).await;
         if filed.news > 0 {
             self.given_back();
         }
@@ -39,6 +39,7 @@ impl Node {
         }
         if self.prune_due <= Instant::now() {
             self.prune_due = Instant::now() + PRUNE_INTERVAL;
+            self.forget_what_was_said();
             match self.link.call(async |session| store::prune(session, None, PRUNE_MAX).await).await {
                 Ok(PRUNE_MAX) => self.prune_due = Instant::now() + SWEEP_INTERVAL,
                 Ok(_) => {}
@@ -65,6 +66,20 @@ impl Node {
         }
     }
 
+    /// Learns which history the database continues. Behind a failover the next sweep tells it what it may be missing.
+    pub(super) fn learn(&mut self, heard: &Heard) {
+        self.is_quarantined = heard.quarantined_until.is_some();
+        let Some(history) = heard.history.filter(|history| self.history != Some(*history)) else { return };
+        Outbox::of(&self.shared.setup.state).saw(history);
+        if let Some(before) = self.history.replace(history) {
+            self.sweep_due = Instant::now();
+            self.say(format_args!("PostgreSQL continues {history} now, and not {before} any more"));
+        }
+        if self.is_quarantined {
+            self.say(quarantine_line(heard.quarantined_until));
+        }
+    }
+
     /// Some runs are back in their queues: we look at once, and so should others, who may have more room.
     fn given_back(&mut self) {
         self.claim_due = Instant::now();
@@ -75,6 +90,14 @@ impl Node {
         let hint = Hint { kind: HintKind::Queued, name: store::ANY_QUEUE.to_owned() };
         // A lost hint is made up for by polling.
         let _ = self.link.call(async |session| Ok(hint.send(session).await.is_ok())).await;
+    }
+
+    /// What was recorded long enough ago need not be said again.
+    fn forget_what_was_said(&self) {
+        if let Some(history) = self.history {
+            let outbox = Outbox::of(&self.shared.setup.state);
+            drop(tokio::task::spawn_blocking(move || outbox.forget(history)));
+        }
     }
 
     /// Logs of this host go as long after their end as their runs do.

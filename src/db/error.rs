@@ -99,6 +99,18 @@ pub enum DbError {
         /// The server's words.
         message: String,
     },
+    /// A former primary that accepts writes again, or still: what it acknowledges, its successor never hears of.
+    #[error(
+        "PostgreSQL {target} is not the primary any more: this host has seen timeline {newer} of the same cluster, and this \
+         is an older one. Shut it down or rejoin it as a standby. If it is meant to be the primary again, remove the folder \
+         outbox from the state folder of each host (systole doctor names it), and restart systole there"
+    )]
+    Outdated {
+        /// Which database, without secrets.
+        target: String,
+        /// The newest timeline seen.
+        newer: u32,
+    },
     /// The role lacks a right.
     #[error("PostgreSQL {target} does not permit this: {message}. systole doctor says which role needs what")]
     Denied {
@@ -134,7 +146,8 @@ impl DbError {
             | DbError::Timeout { .. }
             | DbError::Unavailable { .. }
             // A failover or a repaired setting mends these two under a running child.
-            | DbError::ReadOnly { .. } => true,
+            | DbError::ReadOnly { .. }
+            | DbError::Outdated { .. } => true,
             DbError::Refused { .. }
             | DbError::Untrusted { .. }
             | DbError::Unprepared { .. }

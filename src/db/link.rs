@@ -14,6 +14,7 @@ use super::session::{Greeting, Hearing, Session};
 use super::target::Target;
 use super::version::Version;
 use crate::backoff::Backoff;
+use crate::tenure::History;
 
 /// How many hints may wait to be heard. More are worth no more.
 const HINTS_WAITING_MAX: usize = 64;
@@ -38,6 +39,8 @@ pub(crate) struct Hello {
     pub(crate) fleet_id: Uuid,
     /// The oldest version of systole that may still take up work.
     oldest_allowed: Version,
+    /// Which line of commits it continues; `None` of a standby.
+    pub(crate) history: Option<History>,
 }
 
 impl Link {
@@ -137,7 +140,7 @@ impl Link {
         if self.session.is_none() {
             let (session, answer) =
                 Session::open(&self.target, self.attempt_timeout, self.hearing(), Greeting::Schema).await?;
-            let hello = read_hello(&answer, &self.target)?;
+            let hello = read_hello(&session, &answer, &self.target)?;
             self.session = Some((session, hello));
             self.listen_beside_if_pooled();
         }
@@ -193,7 +196,7 @@ async fn listen(direct: Target, attempt_timeout: Duration, hints: mpsc::Sender<H
 }
 
 /// Whether the schema is ours, and for us.
-fn read_hello(answer: &Row, target: &Target) -> Result<Hello, DbError> {
+fn read_hello(session: &Session, answer: &Row, target: &Target) -> Result<Hello, DbError> {
     let not_migrated = |message: String| DbError::NotMigrated { target: target.describe(), message };
     let fleet_id: Option<Uuid> = answer.get("fleet_id");
     let fleet_id = fleet_id.ok_or_else(|| not_migrated("systole.settings is empty".to_owned()))?;
@@ -204,5 +207,5 @@ fn read_hello(answer: &Row, target: &Target) -> Result<Hello, DbError> {
         )));
     }
     let oldest_allowed: &str = answer.get("oldest_allowed");
-    Ok(Hello { fleet_id, oldest_allowed: oldest_allowed.parse().unwrap_or(Version::NONE) })
+    Ok(Hello { fleet_id, oldest_allowed: oldest_allowed.parse().unwrap_or(Version::NONE), history: session.history() })
 }

@@ -22,7 +22,7 @@ mod embedded_migrations {
 }
 
 /// The version of the function set below, and its digest. The test at the end says what to write here after a change.
-const FUNCTIONS_PIN: (i32, &str) = (8, "55bba7fb7d7d0d538a6e20f46d0b486af16992c9d52872dfbe633379cf3f841d");
+const FUNCTIONS_PIN: (i32, &str) = (9, "eec401c4ec4ce84eed6ec1d13ff5cd634ba52b5bad4f7111d34b37bb24fed430");
 
 /// Two sets never share one: of two builds with the same version neither would know whose functions are the newer ones.
 pub(crate) const FUNCTIONS_VERSION: i32 = FUNCTIONS_PIN.0;
@@ -34,6 +34,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/append_event.sql"),
     include_str!("../../migrations/functions/commit_modes.sql"),
     include_str!("../../migrations/functions/lock_briefly.sql"),
+    include_str!("../../migrations/functions/history.sql"),
     include_str!("../../migrations/functions/brake.sql"),
     include_str!("../../migrations/functions/staleness.sql"),
     include_str!("../../migrations/functions/end_instances.sql"),
@@ -41,6 +42,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/evict_blockers.sql"),
     include_str!("../../migrations/functions/fitness.sql"),
     include_str!("../../migrations/functions/claim.sql"),
+    include_str!("../../migrations/functions/readopt.sql"),
     include_str!("../../migrations/functions/beat.sql"),
     include_str!("../../migrations/functions/finish.sql"),
     include_str!("../../migrations/functions/file_certificate.sql"),

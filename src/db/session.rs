@@ -12,6 +12,7 @@ use super::hints::Hint;
 use super::schema::Schema;
 use super::target::{Dialling, MARKER, Target};
 use super::turns::Candidate;
+use crate::tenure::History;
 
 /// Whether a session hears hints.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +27,7 @@ pub(super) enum Hearing<'a> {
 /// What a new session asks first.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Greeting {
-    /// Who the server is: `pooled`, `read_only`.
+    /// Who the server is: `pooled`, `read_only`, `history`.
     Server,
     /// That, and what of ours is there: `fleet_id`, `functions_version`, `oldest_allowed`.
     Schema,
@@ -39,6 +40,7 @@ pub struct Session {
     driver: JoinHandle<()>,
     schema: Schema,
     pooled: bool,
+    history: Option<History>,
 }
 
 impl Drop for Session {
@@ -102,6 +104,10 @@ impl Session {
             let message = "it is a standby, or default_transaction_read_only is on".to_owned();
             return Err(DbError::ReadOnly { target: target.describe(), message });
         }
+        session.history = answer.get::<_, Option<&str>>("history").and_then(|text| text.parse().ok());
+        if let Some(newer) = session.history.and_then(|history| target.saw(history)) {
+            return Err(DbError::Outdated { target: target.describe(), newer: newer.timeline() });
+        }
         session.pooled = answer.get("pooled");
         if let (Hearing::AtOnce(_), false) = (hints, session.pooled) {
             session.listen().await.map_err(told)?;
@@ -149,7 +155,7 @@ impl Session {
                 }
             }
         });
-        Ok(Session { client, driver, schema: target.schema().clone(), pooled: false })
+        Ok(Session { client, driver, schema: target.schema().clone(), pooled: false, history: None })
     }
 
     /// Asks who answered, and with [`Greeting::Schema`] what of ours is there; and bounds, where the session is ours alone, what
@@ -158,6 +164,9 @@ impl Session {
         const SERVER: &str = "-- session.server
             SELECT NOT own AS pooled,
                    pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
+                   CASE WHEN NOT pg_is_in_recovery() THEN
+                       (SELECT system_identifier || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system())
+                   END AS history,
                    CASE WHEN own THEN set_config('statement_timeout', $1, false) END,
                    CASE WHEN own THEN set_config('idle_in_transaction_session_timeout', $1, false) END,
                    CASE WHEN own AND current_setting('server_version_num')::int >= 140000
@@ -166,6 +175,9 @@ impl Session {
         const SCHEMA: &str = "-- session.schema
             SELECT NOT own AS pooled,
                    pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
+                   CASE WHEN NOT pg_is_in_recovery() THEN
+                       (SELECT system_identifier || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system())
+                   END AS history,
                    CASE WHEN own THEN set_config('statement_timeout', $1, false) END,
                    CASE WHEN own THEN set_config('idle_in_transaction_session_timeout', $1, false) END,
                    CASE WHEN own AND current_setting('server_version_num')::int >= 140000
@@ -195,6 +207,11 @@ impl Session {
     /// Whether a pooler is in between: then nothing that outlives a transaction can be had, neither settings nor LISTEN.
     pub fn is_pooled(&self) -> bool {
         self.pooled
+    }
+
+    /// Which line of commits the server continued when we came; `None` of one that only follows.
+    pub(crate) fn history(&self) -> Option<History> {
+        self.history
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -237,6 +254,7 @@ fn lacks_password(error: &Error) -> bool {
 fn worse(before: Option<DbError>, now: DbError) -> DbError {
     match (before, now) {
         (Some(before @ DbError::Untrusted { .. }), _) => before,
+        (Some(before @ DbError::Outdated { .. }), DbError::ReadOnly { .. } | DbError::Unreachable { .. }) => before,
         (Some(before @ (DbError::ReadOnly { .. } | DbError::Unavailable { .. })), DbError::Unreachable { .. }) => {
             before
         }

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
@@ -17,6 +17,7 @@ use super::endpoint::{Endpoint, Place, endpoints};
 use super::schema::Schema;
 use super::tls::{Mode, Tls};
 use super::turns::{Candidate, Turns, share};
+use crate::tenure::History;
 
 /// A startup option that only a server of our own can have set: whoever does not find it speaks through a pooler.
 pub(super) const MARKER: &str = "systole_session.direct";
@@ -55,6 +56,8 @@ struct Memory {
     turns: Turns,
     /// There is a pooler in between that refuses startup options.
     options_refused: AtomicBool,
+    /// The newest history of each cluster.
+    newest: Mutex<Vec<History>>,
 }
 
 impl FromStr for Target {
@@ -118,7 +121,11 @@ impl Target {
         base.channel_binding(binding.unwrap_or(ChannelBinding::Prefer));
         Ok(Target {
             read_write: read_write.unwrap_or(endpoints.len() > 1),
-            memory: Arc::new(Memory { turns: Turns::of(endpoints.len()), options_refused: AtomicBool::new(false) }),
+            memory: Arc::new(Memory {
+                turns: Turns::of(endpoints.len()),
+                options_refused: AtomicBool::new(false),
+                newest: Mutex::default(),
+            }),
             endpoints,
             base,
             options: conninfo.text("options").unwrap_or_default().to_owned(),
@@ -193,6 +200,17 @@ impl Target {
 
     fn database(&self) -> &str {
         self.base.get_dbname().unwrap_or(&self.user)
+    }
+
+    /// Somebody continues this history. Returns a newer one of the same cluster, if we know of one.
+    pub(crate) fn saw(&self, history: History) -> Option<History> {
+        let mut newest = self.memory.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let newer = newest.iter().find(|known| history.is_older_than(**known)).copied();
+        if newer.is_none() {
+            newest.retain(|known| *known != history && !known.is_older_than(history));
+            newest.push(history);
+        }
+        newer
     }
 
     /// Whose turn it is, for all connections to this target.

@@ -19,6 +19,7 @@ use crate::elapsed::Instant;
 use crate::ids::{InstanceId, RunId};
 use crate::outcome::End;
 use crate::state_dir::open_private;
+use crate::tenure::Tenure;
 
 /// What the database asks of a reported death. It knows the hash; the secret itself stands in the certificate alone.
 #[derive(Clone, Copy)]
@@ -59,6 +60,9 @@ pub(crate) struct Header {
     pub(crate) fleet_id: Uuid,
     /// A [`DeathSecret`]. Never leaves this file but for the database.
     pub(crate) secret: Vec<u8>,
+    /// For a database that has forgotten it in a failover.
+    #[serde(default)]
+    pub(crate) tenure: Option<Tenure>,
     pub(crate) boot_id: Option<String>,
     /// Where the tree can be found again, if it is in a cgroup.
     pub(crate) cgroup: Option<String>,
@@ -156,6 +160,7 @@ mod tests {
             executor_id: "1@here".to_owned(),
             fleet_id: Uuid::nil(),
             secret: vec![7; 32],
+            tenure: None,
             boot_id: None,
             cgroup: None,
             log: None,

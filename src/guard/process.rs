@@ -3,7 +3,6 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -47,7 +46,7 @@ struct Guard {
     unread: Vec<u8>,
     tree: Tree,
     switch: Option<Deadman>,
-    file: Option<(InstanceFile, PathBuf)>,
+    file: Option<InstanceFile>,
     intent: Option<Intent>,
     children: UnixStream,
     timer: OwnedFd,
@@ -221,7 +220,7 @@ impl Guard {
     fn arm(&mut self, arming: Arming) -> io::Result<()> {
         match InstanceFile::create(&arming.file, &arming.header) {
             Ok(file) => {
-                self.file = Some((file, arming.file));
+                self.file = Some(file);
                 self.switch = Some(Deadman::armed(arming.rules, Instant::now()));
                 self.tell(&FromGuard::Armed);
             }
@@ -274,7 +273,7 @@ impl Guard {
     fn certify(mut self, end: End, killed: Option<KillReason>) -> io::Result<()> {
         let certificate = Certificate { end, killed, died_at: Instant::now() };
         let written = match &mut self.file {
-            Some((file, _)) => file.certify(&certificate),
+            Some(file) => file.certify(&certificate),
             None => Ok(()),
         };
         self.tell(&FromGuard::Ended(Box::new(certificate)));
@@ -285,14 +284,14 @@ impl Guard {
         kept
     }
 
-    /// Flushes the certificate, or removes it if the database has been told.
+    /// Flushes the certificate, unless the database has been told.
     fn keep(&mut self) -> io::Result<()> {
-        let Some((file, path)) = self.file.take() else { return Ok(()) };
-        // The database's own disk is as good as ours, and flushing ours delays everybody's next file operation.
+        let Some(file) = self.file.take() else { return Ok(()) };
+        // Then it is the supervisor's, who keeps it for the case of a failover.
         if self.is_recorded_within(RECORDING_PATIENCE) {
-            return std::fs::remove_file(path);
+            return Ok(());
         }
-        // From our end on, anybody may file it. A supervisor that still records the end removes the file itself.
+        // From our end on, anybody may file it.
         file.sync()
     }
 

@@ -23,7 +23,7 @@ const KEPT_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Death {
     pub(crate) header: Header,
     pub(crate) end: End,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 /// Where the file of an instance is.
@@ -81,11 +81,4 @@ fn remove_if_old(path: &Path) -> io::Result<()> {
         fs::remove_file(path)?;
     }
     Ok(())
-}
-
-impl Death {
-    /// The database knows: nothing is left to tell.
-    pub(crate) fn told(self) {
-        let _ = fs::remove_file(self.path);
-    }
 }

@@ -44,7 +44,7 @@ pub(crate) enum ToGuard {
     Kill {
         ends_as: InstanceStatus,
     },
-    /// Behind [`FromGuard::Ended`]: the database knows. Nothing is left to certify.
+    /// Behind [`FromGuard::Ended`]: the database knows, and the certificate is the supervisor's.
     Recorded,
 }
 

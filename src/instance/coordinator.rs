@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::heartbeat;
@@ -11,7 +12,7 @@ use super::lease::{FinishError, Lease};
 use super::operation::{FINISHES_MAX, Held, Op};
 use super::state::{Gauges, LeaseState};
 use super::store::{
-    CertificateFiling, Claim, ClaimRequest, ClaimVerdict, Executor, FilingVerdict, Finish, FinishVerdict, Holder,
+    CertificateFiling, Claim, ClaimRequest, ClaimVerdict, FilingVerdict, Finish, FinishVerdict, Holder,
 };
 use super::timing::{Timing, UnsafeTiming};
 use super::trust::Trust;
@@ -22,6 +23,7 @@ use crate::elapsed::Instant;
 use crate::identity::Identity;
 use crate::ids::{InstanceId, RunId};
 use crate::outcome::{End, InstanceStatus};
+use crate::tenure::{Executor, Tenure};
 
 /// How often an ambiguous claim is asked again before its caller hears of it.
 const CLAIM_TRIES: u32 = 3;
@@ -72,6 +74,12 @@ pub enum AcquireError {
         holder: Box<Holder>,
         /// As in the head comment of staleness.sql.
         reason: String,
+    },
+    /// The database has failed over, and a claim may be missing whose holder is at work: nothing is granted for a while.
+    #[error("PostgreSQL has failed over, and nothing is granted anew{}", .until.map(|until| format!(" until {}", until.format("%H:%M:%S UTC"))).unwrap_or_default())]
+    Quarantine {
+        /// The end of it, by the database's clock.
+        until: Option<DateTime<Utc>>,
     },
     /// Another transaction holds a lock on the run.
     #[error("the run is locked by another transaction (backend {blocked_by:?})")]
@@ -152,10 +160,11 @@ impl Coordinator {
             note_refusal: true,
         };
         let claim = self.claim(&request).await?;
+        if let Some(tenure) = request.granted(&claim) {
+            return self.hold(tenure, claim.predecessor).await;
+        }
         match (claim.verdict, claim.holder) {
-            (ClaimVerdict::Ok | ClaimVerdict::Mine, holder) => {
-                self.hold(run_id, request.instance_id, Claim { holder, ..claim }).await
-            }
+            (ClaimVerdict::Quarantine, _) => Err(AcquireError::Quarantine { until: claim.quarantined_until }),
             (ClaimVerdict::Dead, Some(holder)) => {
                 let reason = claim.reason.unwrap_or_default();
                 Err(AcquireError::Dead { holder: Box::new(holder), reason })
@@ -195,21 +204,16 @@ impl Coordinator {
         }
     }
 
-    /// Begins the heartbeats of a granted claim, and waits for the first to be acknowledged.
-    pub(crate) async fn hold(
-        &self,
-        run_id: &RunId,
-        instance_id: InstanceId,
-        granted: Claim,
-    ) -> Result<Lease, AcquireError> {
-        let mut leases = self.hold_all(vec![(run_id.clone(), instance_id, granted)]).await;
+    /// Begins the heartbeats of what was granted, and waits for the first to be acknowledged.
+    pub(crate) async fn hold(&self, tenure: Tenure, predecessor: Option<Holder>) -> Result<Lease, AcquireError> {
+        let mut leases = self.hold_all(vec![(tenure, predecessor)]).await;
         leases.pop().expect("one lease for each claim")
     }
 
     /// The same of many, whose first heartbeats go together; an answer for each, in the order given.
-    pub(crate) async fn hold_all(&self, granted: Vec<(RunId, InstanceId, Claim)>) -> Vec<Result<Lease, AcquireError>> {
+    pub(crate) async fn hold_all(&self, granted: Vec<(Tenure, Option<Holder>)>) -> Vec<Result<Lease, AcquireError>> {
         let (leases, held): (Vec<Lease>, Vec<Held>) =
-            granted.into_iter().map(|(run_id, instance_id, claim)| self.lease(run_id, instance_id, claim)).unzip();
+            granted.into_iter().map(|(tenure, predecessor)| self.lease(tenure, predecessor)).unzip();
         // If the loop is gone, each lease finds out for itself.
         let _ = self.operations.send(Op::Hold(held)).await;
         let until = tokio::time::Instant::now() + self.timing.fence_after;
@@ -231,22 +235,19 @@ impl Coordinator {
         acknowledged
     }
 
-    fn lease(&self, run_id: RunId, instance_id: InstanceId, granted: Claim) -> (Lease, Held) {
+    fn lease(&self, tenure: Tenure, predecessor: Option<Holder>) -> (Lease, Held) {
+        let tenure = Arc::new(tenure);
         let gauges = Arc::new(Gauges::default());
         let (sender, state) = watch::channel(LeaseState::default());
         let lease = Lease {
-            run_id: run_id.clone(),
-            instance_id,
-            fence: granted.fence.expect("a granted claim has a fence"),
-            attempt: granted.attempt.expect("a granted claim has an attempt"),
-            predecessor: granted.predecessor,
+            tenure: tenure.clone(),
+            predecessor,
             gauges: gauges.clone(),
             state,
             operations: self.operations.clone(),
-            stale_after: self.timing.stale_after,
             ended: false,
         };
-        let held = Held { run_id, instance_id, gauges, state: sender, trust: Trust::default(), due: Instant::now() };
+        let held = Held { tenure, gauges, state: sender, trust: Trust::default(), due: Instant::now() };
         (lease, held)
     }
 
@@ -311,7 +312,7 @@ impl Coordinator {
                     Some(Ok(()))
                 }
                 Some(FinishVerdict::Lost) => {
-                    let run_id = lease.run_id.clone();
+                    let run_id = lease.run_id().clone();
                     lease.abandon();
                     Some(Err(FinishError::Lost { run_id }))
                 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::sync::{broadcast, mpsc};
 
+use super::failover::is_readopted;
 use super::message;
 use super::operation::{Held, Op, perform, work_aside};
 use super::state::Loss;
@@ -113,7 +114,7 @@ impl Heartbeat {
         match operation {
             Op::Hold(leases) => {
                 self.listen_due = self.listen_due.or(Some(Instant::now() + SOON));
-                self.held.extend(leases.into_iter().map(|held| (held.instance_id, held)));
+                self.held.extend(leases.into_iter().map(|held| (held.tenure.instance_id, held)));
             }
             Op::BeatSoon(instance_id) => {
                 if let Some(held) = self.held.get_mut(&instance_id) {
@@ -128,10 +129,10 @@ impl Heartbeat {
                 self.listen_due = Some(Instant::now());
             }
             Op::Release(release) => {
-                self.held.remove(&release.finish.instance_id);
+                self.held.remove(&release.finish.tenure.instance_id);
                 self.set_aside(Op::Release(release), None);
             }
-            Op::Finish { ref finish, .. } if self.holds_only(&[finish.instance_id]) => {
+            Op::Finish { ref finish, .. } if self.holds_only(&[finish.tenure.instance_id]) => {
                 perform(&mut self.link, operation, testimony).await;
             }
             Op::Hello(_) | Op::Claim { .. } | Op::File { .. } if self.held.is_empty() => {
@@ -168,7 +169,7 @@ impl Heartbeat {
         }
         let soon = now + self.timing.heartbeat_interval / 2;
         let due = self.held.values().filter(|held| held.due <= soon);
-        let mut pulses: Vec<Pulse> = due.map(|held| held.gauges.pulse(held.instance_id)).collect();
+        let mut pulses: Vec<Pulse> = due.map(|held| held.gauges.pulse(held.tenure.instance_id)).collect();
         pulses.sort_by_key(|pulse| pulse.instance_id);
 
         // Without instances there is still the clock to be asked for.
@@ -177,7 +178,8 @@ impl Heartbeat {
             let sent = Instant::now();
             match self.link.call(async |session| store::beat(session, batch).await).await {
                 Ok(beat) => {
-                    self.acknowledged(sent, beat);
+                    let lost = self.acknowledged(sent, beat);
+                    self.take_up_again(lost).await;
                     message::tell(&mut self.link, &self.held).await;
                 }
                 Err(error) => {
@@ -201,7 +203,9 @@ impl Heartbeat {
         }
     }
 
-    fn acknowledged(&mut self, sent: Instant, beat: Beat) {
+    /// Returns which are lost, by what the database knows.
+    fn acknowledged(&mut self, sent: Instant, beat: Beat) -> Vec<InstanceId> {
+        let mut lost = Vec::new();
         let acked = Instant::now();
         self.witness.saw(sent, acked, beat.at);
         self.backoff.reset();
@@ -225,11 +229,31 @@ impl Heartbeat {
                     held.due = acked + Duration::from_millis(rand::rng().random_range(100..=250));
                     held.state.send_modify(|state| state.busy = true);
                 }
-                BeatVerdict::Lost => {
-                    if !held.gauges.is_ending.load(Ordering::Relaxed) {
-                        held.state.send_modify(|state| state.lost = Some(Loss::Superseded));
-                    }
+                BeatVerdict::Lost => lost.push(instance_id),
+            }
+        }
+        lost
+    }
+
+    /// What is missing only because of a failover goes on. Until that is known, nothing is lost, and nothing renewed.
+    async fn take_up_again(&mut self, lost: Vec<InstanceId>) {
+        for instance_id in lost {
+            let Some(held) = self.held.get_mut(&instance_id) else { continue };
+            if held.gauges.is_ending.load(Ordering::Relaxed) {
+                // Whoever records its end sees to that.
+                self.held.remove(&instance_id);
+                continue;
+            }
+            match is_readopted(&mut self.link, &held.tenure).await {
+                Ok(true) => held.due = Instant::now(),
+                // A database that does not know how has forgotten nothing of ours either.
+                Ok(false) | Err(DbError::NotMigrated { .. } | DbError::Denied { .. } | DbError::Statement { .. }) => {
+                    held.state.send_modify(|state| state.lost = Some(Loss::Superseded));
                     self.held.remove(&instance_id);
+                }
+                Err(error) => {
+                    held.due = Instant::now() + self.backoff.next_delay();
+                    held.state.send_modify(|state| state.trouble = Some(error));
                 }
             }
         }
@@ -239,7 +263,7 @@ impl Heartbeat {
     /// at once.
     fn heard(&mut self, hint: Hint) {
         if hint.kind == HintKind::Asked
-            && let Some(held) = self.held.values_mut().find(|held| held.run_id.as_str() == hint.name)
+            && let Some(held) = self.held.values_mut().find(|held| held.tenure.run_id.as_str() == hint.name)
         {
             let now = Instant::now();
             if self.hinted_at <= now {

@@ -14,6 +14,7 @@ use crate::db::DbError;
 use crate::elapsed::{Instant, sleep_until};
 use crate::ids::{Fence, InstanceId, RunId};
 use crate::outcome::{End, InstanceStatus};
+use crate::tenure::{History, Tenure};
 
 /// The right to be the only executor of a run, for as long as its heartbeats are acknowledged.
 ///
@@ -25,15 +26,11 @@ use crate::outcome::{End, InstanceStatus};
 /// before, the lease runs out by itself after `stale_after`. It is never silently kept.
 #[derive(Debug)]
 pub struct Lease {
-    pub(super) run_id: RunId,
-    pub(super) instance_id: InstanceId,
-    pub(super) fence: Fence,
-    pub(super) attempt: i32,
+    pub(super) tenure: Arc<Tenure>,
     pub(super) predecessor: Option<Holder>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) state: watch::Receiver<LeaseState>,
     pub(super) operations: mpsc::Sender<Op>,
-    pub(super) stale_after: Duration,
     pub(super) ended: bool,
 }
 
@@ -58,22 +55,27 @@ pub enum FinishError {
 impl Lease {
     /// The run.
     pub fn run_id(&self) -> &RunId {
-        &self.run_id
+        &self.tenure.run_id
     }
 
     /// The identity of this tenure.
     pub fn instance_id(&self) -> InstanceId {
-        self.instance_id
+        self.tenure.instance_id
     }
 
     /// The fencing token, for `systole.fence(run_id, fence)` and for any store that compares tokens.
     pub fn fence(&self) -> Fence {
-        self.fence
+        self.tenure.fence
     }
 
     /// This tenure's number within its run, from 1.
     pub fn attempt(&self) -> i32 {
-        self.attempt
+        self.tenure.attempt
+    }
+
+    /// In which history of the database it was granted, or an older one.
+    pub(crate) fn history(&self) -> Option<History> {
+        self.tenure.history
     }
 
     /// The crashed instance that this one follows, if it follows one.
@@ -129,7 +131,7 @@ impl Lease {
     pub(crate) fn started(&self, child_pid: i32) {
         self.gauges.child_pid.store(child_pid, Ordering::Relaxed);
         // If the queue is full, the next heartbeat carries it.
-        let _ = self.operations.try_send(Op::BeatSoon(self.instance_id));
+        let _ = self.operations.try_send(Op::BeatSoon(self.instance_id()));
     }
 
     /// Ends the tenure as COMPLETED. See [`Lease::finish`] on errors and cancellation.
@@ -167,18 +169,18 @@ impl Lease {
         loop {
             let (reply, answer) = oneshot::channel();
             let finish = Box::new(self.as_ended(end.clone()));
-            let operation = Op::Finish { run_id: self.run_id.clone(), finish, reply };
+            let operation = Op::Finish { finish, reply };
             self.operations.send(operation).await.map_err(|_| FinishError::Stopped)?;
             match answer.await {
                 Ok(Ok(stands)) => {
                     self.over();
-                    return if stands { Ok(()) } else { Err(FinishError::Lost { run_id: self.run_id.clone() }) };
+                    return if stands { Ok(()) } else { Err(FinishError::Lost { run_id: self.run_id().clone() }) };
                 }
                 Ok(Err(error)) if error.is_about_the_value() => return Err(FinishError::Db(error)),
                 // Its outcome is unknown, or the loop was too busy to take it: ask again.
                 Ok(Err(_)) | Err(_) => {
                     // A heartbeat tells what the trouble is.
-                    let _ = self.operations.try_send(Op::BeatSoon(self.instance_id));
+                    let _ = self.operations.try_send(Op::BeatSoon(self.instance_id()));
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
             }
@@ -187,7 +189,7 @@ impl Lease {
 
     /// What is to be recorded of such an end.
     pub(super) fn as_ended(&self, end: End) -> Finish {
-        Finish { instance_id: self.instance_id, fence: self.fence, end, phases: self.phases() }
+        Finish { tenure: self.tenure.clone(), end, phases: self.phases() }
     }
 
     /// Leaves the tenure as it is: its end is on disk as a certificate, or has been recorded by somebody else.
@@ -208,7 +210,7 @@ impl Drop for Lease {
             // If the queue is full or the loop is gone, the lease runs out by itself: nobody beats for it any more.
             self.gauges.is_over.store(true, Ordering::Relaxed);
             let finish = self.as_ended(End::of(InstanceStatus::Released));
-            let until = Instant::now() + self.stale_after;
+            let until = Instant::now() + self.tenure.executor.stale_after;
             let _ = self.operations.try_send(Op::Release(Release { finish, until }));
         }
     }

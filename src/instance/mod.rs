@@ -10,11 +10,12 @@
 //! - [`timing`](Timing) the relations between intervals, without which nothing here is safe
 //! - [`trust`](Trust) until when our last answer may be believed (pure)
 //! - [`witness`](Witness) since when the database's clock may be believed (pure)
-//! - `store` the typed calls of the SQL functions
+//! - `store` the typed calls of the SQL functions; `failover` those for a database that has forgotten something
 //! - `heartbeat` the loop that keeps leases alive, on a thread and connection of its own; `operation` what else it does
 //! - [`coordinator`](Coordinator), [`lease`](Lease) what a program holds in its hands
 
 mod coordinator;
+mod failover;
 mod heartbeat;
 mod lease;
 mod message;
@@ -33,4 +34,4 @@ pub use timing::{CLOCK_RATE_ERROR, Timing, UNDETECTED_STEP, UnsafeTiming};
 pub use trust::Trust;
 pub use witness::{Testimony, Witness};
 
-pub(crate) use store::{CertificateFiling, Claim, ClaimRequest, FilingVerdict};
+pub(crate) use store::{CertificateFiling, ClaimRequest, FilingVerdict};

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::failover::is_readopted;
 use super::state::{Gauges, LeaseState};
-use super::store::{self, CertificateFiling, Claim, ClaimRequest, ClaimVerdict, FilingVerdict, Finish, FinishVerdict};
+use super::store::{self, CertificateFiling, Claim, ClaimRequest, FilingVerdict, Finish, FinishVerdict};
 use super::trust::Trust;
 use super::witness::Testimony;
 use crate::backoff::Backoff;
 use crate::db::{DbError, Hello, Hint, HintKind, Link};
 use crate::elapsed::{Instant, sleep_until};
-use crate::ids::{InstanceId, RunId};
+use crate::ids::InstanceId;
 use crate::outcome::{End, InstanceStatus};
+use crate::tenure::Tenure;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, DbError>>;
 
@@ -31,7 +33,6 @@ pub(super) enum Op {
     /// Keep these leases from now on; the first heartbeat goes at once.
     Hold(Vec<Held>),
     Finish {
-        run_id: RunId,
         finish: Box<Finish>,
         reply: Reply<bool>,
     },
@@ -56,8 +57,7 @@ pub(super) enum Op {
 
 /// A lease as the loop keeps it.
 pub(super) struct Held {
-    pub(super) run_id: RunId,
-    pub(super) instance_id: InstanceId,
+    pub(super) tenure: Arc<Tenure>,
     pub(super) gauges: Arc<Gauges>,
     pub(super) state: watch::Sender<LeaseState>,
     pub(super) trust: Trust,
@@ -81,24 +81,16 @@ pub(super) async fn perform(link: &mut Link, operation: Op, testimony: Option<Te
         Op::Claim { request, reply } => {
             let answer = link.call(async |session| store::claim(session, &request, testimony).await).await;
             if let Err(Ok(unheard)) = reply.send(answer)
-                && matches!(unheard.verdict, ClaimVerdict::Ok | ClaimVerdict::Mine)
-                && let Some(fence) = unheard.fence
+                && let Some(tenure) = request.granted(&unheard)
             {
-                let finish = Finish {
-                    instance_id: request.instance_id,
-                    fence,
-                    end: End::of(InstanceStatus::Released),
-                    phases: 0,
-                };
+                let finish = Finish { tenure: Arc::new(tenure), end: End::of(InstanceStatus::Released), phases: 0 };
                 // Tried once: what cannot be given back now runs out by itself.
                 let _ = link.call(async |session| store::finish_all(session, &[finish]).await).await;
             }
         }
-        Op::Finish { run_id, finish, reply } => {
-            let hint = Hint::of_run(HintKind::Ended, &run_id);
-            let finishes = [*finish];
-            let answer =
-                link.call(async |session| hint.send_behind(session, store::finish_all(session, &finishes)).await).await;
+        Op::Finish { finish, reply } => {
+            let hint = Hint::of_run(HintKind::Ended, &finish.tenure.run_id);
+            let answer = end_all(link, &[*finish], Some(&hint)).await;
             let _ = reply.send(answer.and_then(|verdicts| match verdicts.first() {
                 Some(FinishVerdict::Ok) => Ok(true),
                 Some(FinishVerdict::Lost) => Ok(false),
@@ -109,19 +101,53 @@ pub(super) async fn perform(link: &mut Link, operation: Op, testimony: Option<Te
             }));
         }
         Op::FinishAll { finishes, reply } => {
-            let _ = reply.send(link.call(async |session| store::finish_all(session, &finishes).await).await);
+            let _ = reply.send(end_all(link, &finishes, None).await);
         }
         Op::File { filing, reply } => {
             let hint = Hint::of_run(HintKind::Ended, &filing.run_id);
-            let answer = link
-                .call(async |session| hint.send_behind(session, store::file_certificate(session, &filing)).await)
-                .await;
+            let file = async |link: &mut Link| {
+                link.call(async |session| hint.send_behind(session, store::file_certificate(session, &filing)).await)
+                    .await
+            };
+            let answer = match (file(link).await, &filing.tenure) {
+                (Ok(FilingVerdict::Unknown), Some(tenure)) => match is_readopted(link, tenure).await {
+                    Ok(true) => file(link).await,
+                    Ok(false) => Ok(FilingVerdict::Unknown),
+                    Err(error) => Err(error),
+                },
+                (answer, _) => answer,
+            };
             let _ = reply.send(answer);
         }
         Op::Release(_) | Op::Hold(_) | Op::BeatSoon(_) | Op::Testify(_) | Op::KeepWarm => {
             unreachable!("these do not wait for the database, or are collected")
         }
     }
+}
+
+/// The holders' own word on their ends. What is lost only because of a failover is taken up again, and ended as said.
+async fn end_all(link: &mut Link, finishes: &[Finish], hint: Option<&Hint>) -> Result<Vec<FinishVerdict>, DbError> {
+    let say = async |link: &mut Link, finishes: &[Finish]| {
+        link.call(async |session| match hint {
+            Some(hint) => hint.send_behind(session, store::finish_all(session, finishes)).await,
+            None => store::finish_all(session, finishes).await,
+        })
+        .await
+    };
+    let mut verdicts = say(link, finishes).await?;
+    let mut again = Vec::new();
+    for (n, _) in verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == FinishVerdict::Lost) {
+        if is_readopted(link, &finishes[n].tenure).await? {
+            again.push(n);
+        }
+    }
+    if !again.is_empty() {
+        let some: Vec<Finish> = again.iter().map(|n| finishes[*n].clone()).collect();
+        for (n, verdict) in again.into_iter().zip(say(link, &some).await?) {
+            verdicts[n] = verdict;
+        }
+    }
+    Ok(verdicts)
 }
 
 /// The second connection: what could make heartbeats wait, and what is given back. It is dialled when it is first needed,

@@ -2,6 +2,7 @@
 //!
 //! Each is one statement in a transaction of its own, sent with its parameter types, so in one round trip.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -11,11 +12,12 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
+use super::failover;
 use super::witness::Testimony;
 use crate::db::Session;
-use crate::identity::Identity;
 use crate::ids::{Fence, InstanceId, RunId};
 use crate::outcome::{Cause, End, InstanceStatus};
+use crate::tenure::{Executor, History, Tenure};
 
 const CLAIM: &str = "-- instance.claim
     SELECT * FROM systole.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
@@ -69,16 +71,6 @@ pub struct Holder {
     pub message: Option<String>,
 }
 
-/// Who claims, apart from which run: the same for all claims of one executor.
-#[derive(Debug, Clone)]
-pub(crate) struct Executor {
-    pub(crate) identity: Identity,
-    pub(crate) stale_after: Duration,
-    pub(crate) containment: String,
-    /// SHA-256 of the secret in the certificate of death; `None` where there is no guard to write one.
-    pub(crate) death_secret_hash: Option<[u8; 32]>,
-}
-
 /// One claim. Asked again with the same instance id it means the same claim.
 #[derive(Debug, Clone)]
 pub(crate) struct ClaimRequest {
@@ -94,6 +86,23 @@ pub(crate) struct ClaimRequest {
     pub(crate) note_refusal: bool,
 }
 
+impl ClaimRequest {
+    /// What was granted by it, if anything was.
+    pub(crate) fn granted(&self, claim: &Claim) -> Option<Tenure> {
+        let is_granted = matches!(claim.verdict, ClaimVerdict::Ok | ClaimVerdict::Mine);
+        let (fence, attempt) = claim.fence.zip(claim.attempt).filter(|_| is_granted)?;
+        Some(Tenure {
+            run_id: self.run_id.clone(),
+            instance_id: self.instance_id,
+            fence,
+            attempt,
+            executor: self.executor.clone(),
+            purpose: self.purpose.clone(),
+            history: claim.history,
+        })
+    }
+}
+
 /// What the database decided.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +115,8 @@ pub enum ClaimVerdict {
     Held,
     /// Its holder is silent, but we may not conclude yet that it is dead: see the reason.
     Dead,
+    /// The database has failed over, and a claim may be missing whose holder is at work: nothing is granted for a while.
+    Quarantine,
     /// The run does not want another attempt, or this instance has been and gone.
     NotRunnable,
 }
@@ -123,21 +134,10 @@ pub(crate) struct Claim {
     pub(crate) predecessor: Option<Holder>,
     /// Backends whose locks keep us out.
     pub(crate) blocked_by: Vec<i32>,
-}
-
-impl Claim {
-    /// One that was granted in another way than by asking for its run.
-    pub(crate) fn granted(fence: Fence, attempt: i32, predecessor: Option<Holder>) -> Claim {
-        Claim {
-            verdict: ClaimVerdict::Ok,
-            reason: None,
-            fence: Some(fence),
-            attempt: Some(attempt),
-            holder: None,
-            predecessor,
-            blocked_by: Vec::new(),
-        }
-    }
+    /// Of the server that answered, or an older one.
+    pub(crate) history: Option<History>,
+    /// Of a refusal for that reason.
+    pub(crate) quarantined_until: Option<DateTime<Utc>>,
 }
 
 /// What one heartbeat says of one instance.
@@ -169,8 +169,7 @@ pub(crate) struct Pulse {
 /// How a tenure ended, in its holder's words.
 #[derive(Debug, Clone)]
 pub(crate) struct Finish {
-    pub(crate) instance_id: InstanceId,
-    pub(crate) fence: Fence,
+    pub(crate) tenure: Arc<Tenure>,
     pub(crate) end: End,
     pub(crate) phases: i64,
 }
@@ -191,6 +190,8 @@ pub(crate) enum FinishVerdict {
 #[derive(Debug, Clone)]
 pub(crate) struct CertificateFiling {
     pub(crate) run_id: RunId,
+    /// For a database that has forgotten it.
+    pub(crate) tenure: Option<Tenure>,
     pub(crate) instance_id: InstanceId,
     pub(crate) secret: Vec<u8>,
     pub(crate) end: End,
@@ -256,6 +257,7 @@ pub(crate) async fn claim(
         "mine" => ClaimVerdict::Mine,
         "held" => ClaimVerdict::Held,
         "dead" => ClaimVerdict::Dead,
+        "quarantine" => ClaimVerdict::Quarantine,
         "not_runnable" => ClaimVerdict::NotRunnable,
         // A later version's word: it does not grant anything to us.
         _ => ClaimVerdict::Held,
@@ -268,6 +270,11 @@ pub(crate) async fn claim(
         holder: described(&row, "holder"),
         predecessor: described(&row, "predecessor"),
         blocked_by: row.get::<_, Option<Vec<i32>>>("blocked_by").unwrap_or_default(),
+        history: session.history(),
+        quarantined_until: match verdict {
+            ClaimVerdict::Quarantine => failover::quarantined_until(session).await?,
+            _ => None,
+        },
     })
 }
 
@@ -304,8 +311,8 @@ pub(crate) async fn finish_all(session: &Session, said: &[Finish]) -> Result<Vec
         session,
         FINISH_ALL,
         &[
-            (&column(said, |it| it.instance_id.0), Type::UUID_ARRAY),
-            (&column(said, |it| it.fence.0), Type::INT8_ARRAY),
+            (&column(said, |it| it.tenure.instance_id.0), Type::UUID_ARRAY),
+            (&column(said, |it| it.tenure.fence.0), Type::INT8_ARRAY),
             (&column(said, |it| it.end.status.as_str()), Type::TEXT_ARRAY),
             (&column(said, |it| it.end.exit_code), Type::INT4_ARRAY),
             (&column(said, |it| it.end.cause.map(Cause::as_str)), Type::TEXT_ARRAY),
@@ -355,7 +362,7 @@ pub(crate) async fn file_certificate(session: &Session, filing: &CertificateFili
     })
 }
 
-async fn only_row(
+pub(super) async fn only_row(
     session: &Session,
     statement: &str,
     parameters: &[(&(dyn ToSql + Sync), Type)],

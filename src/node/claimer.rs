@@ -47,7 +47,7 @@ impl Claimer {
         let assignments = link.call(claim).await?;
         let slots = std::mem::take(&mut self.unanswered);
         let slot_of = |assignment: &Assignment| {
-            let slot = slots.iter().find(|slot| slot.instance_id == assignment.instance_id);
+            let slot = slots.iter().find(|slot| slot.instance_id == assignment.tenure.instance_id);
             *slot.expect("an assignment is one of our slots")
         };
         Ok(assignments.into_iter().map(|it| (slot_of(&it), it)).map(|(slot, it)| (it, slot)).collect())

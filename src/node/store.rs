@@ -14,11 +14,12 @@ use super::catalogue::Asked;
 use crate::db::Session;
 use crate::guard::certificate::DeathSecret;
 use crate::identity::Identity;
-use crate::ids::{Fence, InstanceId, RunId};
+use crate::ids::{Fence, InstanceId};
 use crate::instance::{Holder, Testimony};
+use crate::tenure::{Executor, History, Tenure};
 
 const BEAT: &str = "-- node.beat
-    SELECT drain_requested_by FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    SELECT drain_requested_by, systole.history() AS history, systole.quarantined_until() AS quarantined_until FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 const CLAIM_QUEUED: &str = "-- node.claim_queued
     SELECT * FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 const REAP: &str = "-- node.reap
@@ -74,10 +75,7 @@ pub(crate) struct Slot {
 /// A queued run that is ours.
 #[derive(Debug)]
 pub(crate) struct Assignment {
-    pub(crate) run_id: RunId,
-    pub(crate) instance_id: InstanceId,
-    pub(crate) fence: Fence,
-    pub(crate) attempt: i32,
+    pub(crate) tenure: Tenure,
     pub(crate) predecessor: Option<Holder>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) stall_timeout: Option<Duration>,
@@ -121,13 +119,23 @@ pub(crate) struct NodeView {
     pub(crate) last_heartbeat: DateTime<Utc>,
 }
 
-/// Says that this node is here; returns who wants it drained.
+/// What a node hears when it says that it is here.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) drain_requested_by: Option<String>,
+    /// Which line of commits the database continues.
+    pub(crate) history: Option<History>,
+    /// Until then nothing is granted anew.
+    pub(crate) quarantined_until: Option<DateTime<Utc>>,
+}
+
+/// Says that this node is here.
 pub(crate) async fn beat(
     session: &Session,
     node: &Registration,
     running: i32,
     state: NodeState,
-) -> Result<Option<String>, Error> {
+) -> Result<Heard, Error> {
     let state = match state {
         NodeState::Starting => "starting",
         NodeState::Ready => "ready",
@@ -154,7 +162,12 @@ pub(crate) async fn beat(
             ],
         )
         .await?;
-    Ok(rows.first().and_then(|row| row.get("drain_requested_by")))
+    let row = rows.first().expect("a function with OUT parameters returns one row");
+    Ok(Heard {
+        drain_requested_by: row.get("drain_requested_by"),
+        history: row.get::<_, Option<&str>>("history").and_then(|text| text.parse().ok()),
+        quarantined_until: row.get("quarantined_until"),
+    })
 }
 
 /// As many queued runs as there are slots. Idempotent by the instance ids; unless it `takes_more`, it only tells what was granted
@@ -194,19 +207,33 @@ pub(crate) async fn claim_queued(
             ],
         )
         .await?;
-    Ok(rows.iter().map(assignment).collect())
+    let tenure = |row: &Row| {
+        let instance_id = InstanceId(row.get("instance_id"));
+        let secret = slots.iter().find(|slot| slot.instance_id == instance_id).and_then(|slot| slot.secret);
+        Tenure {
+            run_id: row.get::<_, &str>("run_id").parse().expect("the database checks run ids by the same rule"),
+            instance_id,
+            fence: Fence(row.get("fence")),
+            attempt: row.get("attempt"),
+            executor: Executor {
+                identity: identity.clone(),
+                stale_after: node.stale_after,
+                containment: containment.to_owned(),
+                death_secret_hash: secret.as_ref().map(DeathSecret::hash),
+            },
+            purpose: row.get("purpose"),
+            history: session.history(),
+        }
+    };
+    Ok(rows.iter().map(|row| assignment(tenure(row), row)).collect())
 }
 
-fn assignment(row: &Row) -> Assignment {
+fn assignment(tenure: Tenure, row: &Row) -> Assignment {
     let span = |column: &str| row.get::<_, Option<f64>>(column).map(Duration::from_secs_f64);
-    let run_id: &str = row.get("run_id");
     let env: Option<Value> = row.get("env");
     let predecessor: Option<Value> = row.get("predecessor");
     Assignment {
-        run_id: run_id.parse().expect("the database checks run ids by the same rule"),
-        instance_id: InstanceId(row.get("instance_id")),
-        fence: Fence(row.get("fence")),
-        attempt: row.get("attempt"),
+        tenure,
         predecessor: predecessor
             .map(|value| serde_json::from_value(value).expect("holder.sql builds what Holder reads")),
         timeout: span("timeout_seconds"),

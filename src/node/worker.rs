@@ -12,7 +12,7 @@ use super::store::{self, NodeState, Registration, Slot};
 use crate::db::{DbError, Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
 use crate::ids::InstanceId;
-use crate::instance::{AcquireError, Claim, ConnectError, Coordinator, Lease, Timing};
+use crate::instance::{AcquireError, ConnectError, Coordinator, Lease, Timing};
 
 /// Between two sweeps for holders that are dead.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -169,13 +169,7 @@ impl Worker {
         let fresh = (0..wanted).map(|_| Slot { instance_id: InstanceId::fresh(), secret: None }).collect();
         let assignments: Vec<_> =
             self.claimer.claim(&mut self.link, fresh, takes_more).await?.into_iter().map(|(it, _)| it).collect();
-        let granted = assignments
-            .iter()
-            .map(|it| {
-                let claim = Claim::granted(it.fence, it.attempt, it.predecessor.clone());
-                (it.run_id.clone(), it.instance_id, claim)
-            })
-            .collect();
+        let granted = assignments.iter().map(|it| (it.tenure.clone(), it.predecessor.clone())).collect();
         let mut runs = Vec::with_capacity(assignments.len());
         let mut failure = None;
         for (lease, it) in self.coordinator.hold_all(granted).await.into_iter().zip(assignments) {
@@ -229,7 +223,7 @@ impl Worker {
                 ..self.claimer.registration().clone()
             };
             let beat = async |session: &_| store::beat(session, &registration, 0, NodeState::Ready).await;
-            self.drain_requested = self.link.call(beat).await?;
+            self.drain_requested = self.link.call(beat).await?.drain_requested_by;
             self.beat_due = now + self.coordinator.timing().heartbeat_interval;
         }
         if self.sweep_due <= now {

@@ -166,6 +166,12 @@ impl Judge {
         self.run_attempt = evidence.run_attempt;
         match evidence.event.kind.as_str() {
             "claimed" => return self.claimed(evidence),
+            // What it was claimed by, and what had been before, a failover has lost.
+            "readopted" => {
+                let attempt = evidence.event.detail["attempt"].as_i64().and_then(|n| i32::try_from(n).ok());
+                self.attempt = self.attempt.max(attempt.unwrap_or(0) - 1);
+                self.claimed(evidence);
+            }
             // One without an instance took the run out of its queue.
             "cancelled" if evidence.event.instance_id.is_none() => {}
             "completed" | "failed" | "timed_out" | "cancelled" | "released" | "crashed" => self.ended(evidence),

@@ -47,11 +47,10 @@ pub(super) fn host(database: &Database, schema: &str) -> Systole {
 /// Makes the schema look as an earlier version left it: without the newest tables, with other functions.
 fn set_back(database: &Database, schema: &str) {
     database.sql(&format!(
-        "ALTER TABLE {schema}.takeover_brake DROP COLUMN swept_at;
-         DROP TABLE {schema}.run_output;
-         ALTER TABLE {schema}.executor_instances DROP COLUMN message;
+        "ALTER TABLE {schema}.settings DROP COLUMN history, DROP COLUMN history_since, DROP COLUMN quarantined_until,
+             DROP COLUMN lossless_failover;
          DROP FUNCTION {schema}.take_away;
-         DELETE FROM {schema}.refinery_schema_history WHERE version >= 10;
+         DELETE FROM {schema}.refinery_schema_history WHERE version >= 12;
          UPDATE {schema}.settings SET functions_version = functions_version - 1, functions_digest = 'older'"
     ));
 }
@@ -109,12 +108,8 @@ fn a_later_migration_by_a_member_of_the_owner_keeps_all_in_its_hands() {
     let worker = host(&database.create_role("own_c_build", "IN ROLE own_c_worker"), "own_c");
     expect(&worker.output(&["status"]), 78, &["systole migrate"]);
     expect(&worker.output(&["migrate"]), 78, &["does not permit"]);
-    let said = expect(
-        &deployer.output(&["migrate", "--dry-run"]),
-        0,
-        &["would apply V10", "would apply V11", "would install"],
-    );
-    let done = expect(&deployer.output(&["migrate"]), 0, &["applied V10", "applied V11", "installed the functions"]);
+    let said = expect(&deployer.output(&["migrate", "--dry-run"]), 0, &["would apply V12", "would install"]);
+    let done = expect(&deployer.output(&["migrate"]), 0, &["applied V12", "installed the functions"]);
     assert_eq!(said.replace("would apply", "applied").replace("would install", "installed"), done);
     assert_eq!(not_owned(&database, "own_c"), Vec::<Vec<String>>::new());
     // The rights of all roles came with the functions.

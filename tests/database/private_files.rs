@@ -51,7 +51,11 @@ fn all_that_is_made_is_private_whatever_the_umask() {
             assert_eq!(mode, 0o600, "{}", path.display());
         }
     }
-    assert_eq!((folders, files, sockets), (4, 2, 1), "instances, locks, sockets; a certificate to be and a lock");
+    assert_eq!(
+        (folders, files, sockets),
+        (6, 2, 1),
+        "instances, locks, outbox with a history, sockets; a certificate to be and a lock"
+    );
     // The command's own files are its own business.
     assert!(run.output().starts_with("0000\n"), "{}", run.output());
     expect(&host.output(&["stop", "r", "--wait"]), 0, &[]);

@@ -8,7 +8,7 @@ use super::support::{Database, Systole};
 /// Who may call what: each also what those before it may. Whatever is not named here is for the owner alone, also what a
 /// later version brings.
 const CALLS: [(&str, &[&str]); 3] = [
-    ("viewer", &["holder", "rw_since", "why_waiting"]),
+    ("viewer", &["holder", "rw_since", "why_waiting", "history", "quarantined_until"]),
     ("client", &["fence", "request_stop", "submit", "submit_all", "cancel", "retry", "restart"]),
     (
         "worker",
@@ -18,6 +18,7 @@ const CALLS: [(&str, &[&str]); 3] = [
             "finish",
             "finish_all",
             "file_certificate",
+            "readopt",
             "take_away",
             "claim_queued",
             "reap",

@@ -17,6 +17,7 @@ mod claiming;
 mod commit_modes;
 mod ending;
 mod evicting;
+mod failover;
 mod fencing;
 mod hinting;
 mod migrating;

@@ -1,0 +1,196 @@
+//! Behind a failover: nothing is granted until all can have come back, and whoever comes back finds what was his.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::asking::{Ask, Session, Tenure, database, held, young_database};
+use crate::support::Database;
+
+/// As if the database had been on another line of commits until now.
+fn fail_over(database: &Database) {
+    database.sql("UPDATE systole.settings SET history = split_part(history, '-', 1) || '-00000000'");
+}
+
+/// As if the wait were over.
+fn end_quarantine(database: &Database) {
+    database.sql("UPDATE systole.settings SET quarantined_until = clock_timestamp()");
+}
+
+async fn readopt(session: &Arc<Session>, run: &str, tenure: Tenure) -> String {
+    let readopt =
+        "SELECT systole.readopt($1, $2, $3, $4, '4211@a', 'a', 4211, NULL, NULL, NULL, 'none', 30000, NULL, 'a test')";
+    let row = session.query_one(readopt, &[&run, &tenure.instance, &tenure.fence, &tenure.attempt]).await.unwrap();
+    row.get(0)
+}
+
+/// As if its claim had got lost.
+fn forget(database: &Database, run: &str, tenure: Tenure) {
+    database.sql(&format!(
+        "DELETE FROM systole.run_events WHERE instance_id = '{0}'; DELETE FROM systole.executor_instances WHERE instance_id = '{0}'",
+        tenure.instance
+    ));
+    database.sql(&format!("DELETE FROM systole.runs WHERE run_id = '{run}' AND attempt = 1"));
+    database.sql(&format!(
+        "UPDATE systole.runs SET attempt = attempt - 1, fence = 1, status = 'COMPLETED' WHERE run_id = '{run}'"
+    ));
+}
+
+fn fence_of(database: &Database, run: &str) -> String {
+    database.value(&format!("SELECT status || ' ' || attempt || ' ' || fence FROM systole.runs WHERE run_id = '{run}'"))
+}
+
+#[tokio::test]
+async fn nothing_is_granted_and_nobody_is_dead_by_his_age_until_stale_after_max_has_passed() {
+    let database = young_database();
+    let session = Session::on(&database).await;
+    let living = session.claim(&Ask::of("living")).await.granted();
+    session.claim(&Ask { secret: Some(b"x"), ..Ask::of("certified") }).await.granted();
+    database.sql("SELECT systole.submit('queued', argv => ARRAY['true'])");
+    let claim_queued =
+        "SELECT count(*) FROM systole.claim_queued('{default}', '{}', '{}', true, ARRAY[gen_random_uuid()],
+        ARRAY[NULL]::bytea[], '1@h', 'h', 1, NULL, NULL, NULL, 'none', 30000, '1000.0.0')";
+    fail_over(&database);
+    assert_eq!(session.claim(&Ask::of("free")).await.said(), "quarantine/quarantine");
+    assert_eq!(database.value(claim_queued), "0");
+    let since = "SELECT history_since = systole.rw_since() AND quarantined_until = history_since + stale_after_max
+                        AND history = systole.history() FROM systole.settings";
+    assert_eq!(database.value(since), "t");
+    let why = database.value("SELECT systole.why_waiting('queued')");
+    assert!(why.starts_with("PostgreSQL has failed over, and until "), "{why}");
+
+    // Whoever lives, lives on; and what is proven stays proven.
+    assert_eq!(session.claim(&Ask::of("living")).await.said(), "held/fresh");
+    assert_eq!(session.beat(&[living.instance]).await, ["ok"]);
+    let certificate = "SELECT systole.file_certificate(instance_id, 'x', 'COMPLETED', 0, NULL, '{}', 'b')
+                         FROM systole.executor_instances WHERE run_id = 'certified'";
+    assert_eq!(database.value(certificate), "ok");
+    database.pretend_old_server();
+    database.age_heartbeat("living", 600.0);
+    assert_eq!(session.claim(&Ask::of("living")).await.said(), "quarantine/quarantine");
+    let reap = "SELECT string_agg(reason, ' ') FROM systole.reap('1@h', '-infinity', NULL, 0, 50)";
+    assert_eq!(database.value(reap), "quarantine");
+
+    end_quarantine(&database);
+    session.claim(&Ask::of("free")).await.granted();
+    session.claim(&Ask::of("living")).await.granted();
+    assert_eq!(database.value(claim_queued), "1");
+}
+
+#[tokio::test]
+async fn only_a_failover_within_the_cluster_can_be_declared_lossless() {
+    let database = young_database();
+    let session = Session::on(&database).await;
+    database.sql("UPDATE systole.settings SET lossless_failover = true");
+    fail_over(&database);
+    session.claim(&Ask::of("free")).await.granted();
+    assert_eq!(database.value("SELECT history = systole.history() FROM systole.settings"), "t");
+    database.sql("UPDATE systole.settings SET history = '1-00000001'");
+    assert_eq!(session.claim(&Ask::of("other")).await.said(), "quarantine/quarantine");
+}
+
+#[tokio::test]
+async fn a_server_whose_start_is_unknown_is_waited_for_from_now_on() {
+    let database = young_database();
+    let session = Session::on(&database).await;
+    database.sql(
+        "CREATE OR REPLACE FUNCTION systole.rw_since() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT NULL::timestamptz'",
+    );
+    fail_over(&database);
+    assert_eq!(session.claim(&Ask::of("free")).await.said(), "quarantine/quarantine");
+    let left =
+        "SELECT quarantined_until - clock_timestamp() BETWEEN '9 minutes' AND '10 minutes' FROM systole.settings";
+    assert_eq!(database.value(left), "t");
+}
+
+#[tokio::test]
+async fn a_claim_that_got_lost_is_taken_up_again_with_its_fence_and_once() {
+    let (database, holder, tenure) = held("nightly").await;
+    forget(&database, "nightly", tenure);
+    fail_over(&database);
+    assert_eq!(holder.beat(&[tenure.instance]).await, ["lost"]);
+    for _ in 0..2 {
+        assert_eq!(readopt(&holder, "nightly", tenure).await, "ok");
+    }
+    assert_eq!(holder.beat(&[tenure.instance]).await, ["ok"]);
+    assert_eq!(fence_of(&database, "nightly"), format!("RUNNING 1 {}", tenure.fence));
+    assert_eq!(database.sql("SELECT kind FROM systole.run_events"), [["readopted"]]);
+    assert_eq!(holder.finish(tenure, "COMPLETED", Some(0)).await, "ok");
+    // What has ended here is over, as ever.
+    assert_eq!(readopt(&holder, "nightly", tenure).await, "lost");
+    end_quarantine(&database);
+    let next = holder.claim(&Ask::of("nightly")).await.granted();
+    assert!(next.fence > tenure.fence && next.attempt == 2);
+}
+
+#[tokio::test]
+async fn whoever_came_later_keeps_the_run() {
+    let (database, holder, tenure) = held("nightly").await;
+    forget(&database, "nightly", tenure);
+    fail_over(&database);
+    assert_eq!(holder.claim(&Ask::of("nightly")).await.said(), "ok", "an old server's quarantine is over");
+    let now = fence_of(&database, "nightly");
+    assert_eq!(readopt(&holder, "nightly", tenure).await, "lost");
+    // Also if the new server's clock is behind the old one's by more than the wait.
+    let ahead = Tenure { fence: tenure.fence + 3_600_000_000, ..tenure };
+    assert_eq!(readopt(&holder, "nightly", ahead).await, "lost");
+    assert_eq!(fence_of(&database, "nightly"), now);
+}
+
+#[tokio::test]
+async fn what_was_pruned_does_not_come_back() {
+    let (database, holder, tenure) = held("nightly").await;
+    forget(&database, "nightly", tenure);
+    database.sql(&format!("UPDATE systole.settings SET fence_floor = {}", tenure.fence));
+    assert_eq!(readopt(&holder, "nightly", tenure).await, "lost");
+    assert_eq!(database.value("SELECT count(*) FROM systole.runs"), "0");
+}
+
+#[tokio::test]
+async fn of_two_lost_tenures_of_a_run_the_later_one_is_at_work_in_whatever_order_they_come() {
+    for first_comes_first in [true, false] {
+        let (database, holder, first) = held("nightly").await;
+        assert_eq!(holder.finish(first, "COMPLETED", Some(0)).await, "ok");
+        let second = holder.claim(&Ask::of("nightly")).await.granted();
+        forget(&database, "nightly", second);
+        forget(&database, "nightly", first);
+        database.sql("DELETE FROM systole.runs");
+        fail_over(&database);
+        if first_comes_first {
+            assert_eq!(readopt(&holder, "nightly", first).await, "ok");
+            assert_eq!(holder.finish(first, "COMPLETED", Some(0)).await, "ok");
+            assert_eq!(readopt(&holder, "nightly", second).await, "ok");
+        } else {
+            assert_eq!(readopt(&holder, "nightly", second).await, "ok");
+            assert_eq!(readopt(&holder, "nightly", first).await, "lost");
+        }
+        assert_eq!(fence_of(&database, "nightly"), format!("RUNNING 2 {}", second.fence));
+        assert_eq!(holder.beat(&[second.instance]).await, ["ok"]);
+    }
+}
+
+#[tokio::test]
+async fn one_whose_end_got_lost_makes_room_for_the_one_behind_it() {
+    let (database, holder, first) = held("nightly").await;
+    database.sql("UPDATE systole.executor_instances SET started_at = systole.rw_since() - interval '1 minute'");
+    fail_over(&database);
+    let second = Tenure { instance: Uuid::now_v7(), fence: first.fence + 1, attempt: 2 };
+    assert_eq!(readopt(&holder, "nightly", second).await, "ok");
+    let ends = "SELECT attempt, status FROM systole.executor_instances ORDER BY attempt";
+    assert_eq!(database.sql(ends), [["1", "RELEASED"], ["2", "RUNNING"]]);
+    assert_eq!(holder.beat(&[first.instance, second.instance]).await, ["lost", "ok"]);
+    assert_eq!(database.value("SELECT count(*) FROM systole.run_events WHERE kind = 'released'"), "1");
+}
+
+#[tokio::test]
+async fn nobody_who_takes_up_a_tenure_waits_for_a_lock() {
+    let database = database();
+    let (holder, stranger) = (Session::on(&database).await, Session::on(&database).await);
+    let tenure = holder.claim(&Ask::of("nightly")).await.granted();
+    stranger.batch_execute("BEGIN; SELECT FROM systole.runs FOR UPDATE").await.unwrap();
+    let readopt_it = "SELECT systole.readopt('nightly', $1, $2, 1, '4211@a', 'a', 4211, NULL, NULL, NULL, 'none', 30000, NULL, NULL)";
+    let error = holder.query_one(readopt_it, &[&tenure.instance, &tenure.fence]).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "55P03", "{error:?}");
+    stranger.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(readopt(&holder, "nightly", tenure).await, "ok");
+}
