@@ -43,7 +43,9 @@ fn a_healthy_host_has_no_findings() {
     if is_root() {
         assert!(findings["containment"].0, "{findings:#?}");
     }
-    for name in ["timing", "host", "state", "database", "version", "writable", "way", "roles", "rw_since", "clock"] {
+    for name in
+        ["timing", "host", "state", "database", "version", "writable", "way", "roles", "rw_since", "history", "clock"]
+    {
         assert!(findings.contains_key(name), "{name} was not looked at");
     }
 }
@@ -55,6 +57,16 @@ fn a_forgotten_upgrade_and_another_builds_functions_are_found() {
     finds(&Systole::on(&database), "schema", &["are another build's", "systole migrate, with the build"]);
     database.sql("DELETE FROM systole.refinery_schema_history WHERE version = 8");
     finds(&Systole::on(&database), "schema", &["V8__nodes", "systole migrate"]);
+}
+
+#[test]
+fn a_failover_and_what_is_only_said_of_it_are_found() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    database.sql("UPDATE systole.settings SET lossless_failover = true");
+    finds(&host, "history", &["synchronous_standby_names is empty", "lossless_failover = false"]);
+    database.sql("UPDATE systole.settings SET quarantined_until = clock_timestamp() + interval '1 minute'");
+    finds(&host, "history", &["nothing is granted anew until", "docs/postgres.md"]);
 }
 
 #[test]

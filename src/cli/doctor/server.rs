@@ -15,14 +15,15 @@ use crate::db::{DbError, Link, MigrateOptions, Session, Target, migrate};
 const SERVER: &str = "-- doctor.server
     SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_number,
            current_user::text AS role, pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
-           systole.rw_since() AS rw_since, clock_timestamp() AS at,
+           systole.rw_since() AS rw_since, s.lossless_failover,
+           CASE WHEN s.quarantined_until > clock_timestamp() THEN s.quarantined_until END AS quarantined_until, clock_timestamp() AS at,
            has_table_privilege('systole.runs', 'INSERT, UPDATE, DELETE') AS may_write, o.rolsuper AS owner_is_super,
            pg_has_role(o.oid, 'pg_signal_backend', 'USAGE') AS owner_may_signal, o.rolname::text AS owner,
            current_setting('synchronous_standby_names') <> '' AS synchronous,
            current_setting('fsync')::bool AND current_setting('full_page_writes')::bool AS durable,
            current_setting('statement_timeout') AS statement_timeout,
            current_setting('idle_in_transaction_session_timeout') AS idle_timeout
-      FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname = $1";
+      FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner CROSS JOIN systole.settings s WHERE n.nspname = $1";
 
 /// Whoever may not see the sessions of others sees only how many there are.
 const LOAD: &str = "-- doctor.load
@@ -106,6 +107,7 @@ async fn server(session: &Session, target: &Target) -> Result<Vec<Check>, Error>
     checks.push(rights::examine(session, row, schema).await?);
     checks.push(rw_since(row));
     checks.push(durability(row));
+    checks.push(history(session, row));
     checks.push(clock(before, row.get("at"), after));
     let load = session.query(LOAD, &[(&schema, Type::TEXT)]).await?;
     checks.extend(load.first().into_iter().flat_map(|row| [connections(row), vacuum(row)]));
@@ -158,6 +160,25 @@ fn durability(row: &Row) -> Check {
             "turn both on",
         )
     }
+}
+
+fn history(session: &Session, row: &Row) -> Check {
+    let Some(history) = session.history() else {
+        return Check::good("history", "a standby continues none of its own");
+    };
+    let until: Option<DateTime<Utc>> = row.get("quarantined_until");
+    let lossless: bool = row.get("lossless_failover");
+    if let Some(until) = until {
+        let found = format!("{history} began with a failover: nothing is granted anew until {}", print::moment(until));
+        return Check::bad("history", found, "wait; docs/postgres.md says when it may be ended by hand");
+    }
+    if lossless && !row.get::<_, bool>("synchronous") {
+        let found = format!("{history}; failovers are declared lossless, and synchronous_standby_names is empty");
+        let remedy = "name the standbys, or: UPDATE systole.settings SET lossless_failover = false;";
+        return Check::bad("history", found, remedy);
+    }
+    let behind = if lossless { "nobody waits behind a failover" } else { "a failover will be waited out" };
+    Check::good("history", format!("{history}; {behind}"))
 }
 
 fn clock(before: DateTime<Utc>, at: DateTime<Utc>, after: DateTime<Utc>) -> Check {
