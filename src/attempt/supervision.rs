@@ -44,7 +44,7 @@ struct Supervisor<'a> {
     /// The last progress told, and when that was.
     progress: (i64, Instant),
     lost: bool,
-    frozen: bool,
+    frozen: Option<Hold>,
     remaining_told: bool,
     /// How often its node has asked for its end.
     halts: u32,
@@ -64,7 +64,7 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
         unechoed_since: None,
         progress: (0, Instant::now()),
         lost: false,
-        frozen: false,
+        frozen: None,
         remaining_told: false,
         halts: 0,
     };
@@ -141,7 +141,7 @@ impl Supervisor<'_> {
         match said {
             FromGuard::Echo { .. } => self.unechoed_since = None,
             FromGuard::Frozen(hold) => {
-                self.frozen = true;
+                self.frozen = Some(hold);
                 let trouble = what_troubles(&lease.state().borrow());
                 let fate = match hold {
                     Hold::Freezer => format!(
@@ -156,7 +156,7 @@ impl Supervisor<'_> {
                 };
                 self.job.say(format_args!("{trouble}. {fate}"));
             }
-            FromGuard::Thawed if std::mem::take(&mut self.frozen) => {
+            FromGuard::Thawed if self.frozen.take().is_some() => {
                 self.job.say("PostgreSQL answers again: the command goes on");
             }
             FromGuard::Stopped { number }
@@ -248,16 +248,32 @@ impl Supervisor<'_> {
     fn has_stalled(&mut self, phases: i64) -> bool {
         let now = Instant::now();
         let (last, since) = self.progress;
-        if phases != last || self.frozen {
+        if phases != last || self.frozen.is_some() {
             self.progress = (phases, now);
         }
         let limit = self.job.stall_timeout.filter(|_| self.ladder.ends_as().is_none());
-        limit.is_some_and(|limit| phases == last && !self.frozen && now.since(since) > limit)
+        limit.is_some_and(|limit| phases == last && self.frozen.is_none() && now.since(since) > limit)
+    }
+
+    /// Whether the guard has let its deadline pass. While the database is away it has nothing to echo, and would not be found
+    /// out by that.
+    fn is_guard_late(&self, now: Instant) -> bool {
+        let timing = &self.job.timing;
+        let acts_within = match self.frozen {
+            // It is at its work: what it has killed does not die.
+            _ if self.remaining_told => return false,
+            None => timing.kill_grace / 2,
+            Some(Hold::Grace) => timing.stopped_max() + timing.kill_grace / 2,
+            // Stopped or not: what it has frozen stays so.
+            Some(Hold::Freezer) => return false,
+        };
+        self.renewed_until.is_some_and(|until| now >= until + acts_within)
     }
 
     async fn tick(&mut self) -> Result<(), GuardError> {
         let now = Instant::now();
-        if self.unechoed_since.is_some_and(|since| now.since(since) > self.job.timing.fence_after / 2) {
+        let is_mute = self.unechoed_since.is_some_and(|since| now.since(since) > self.job.timing.fence_after / 2);
+        if is_mute || self.is_guard_late(now) {
             // It is stopped or hung, and would not act when it must.
             return Err(GuardError::Gone);
         }

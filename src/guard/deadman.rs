@@ -92,6 +92,11 @@ impl Deadman {
         self.frozen.is_some()
     }
 
+    /// How long a freeze may take before it is said to be done: within half of K the supervisor wants to hear of it.
+    pub(crate) fn freeze_patience(&self) -> Duration {
+        self.rules.kill_grace / 4
+    }
+
     /// The deadline; without one nothing may be started.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until

@@ -150,7 +150,7 @@ impl Guard {
                     return None;
                 }
                 Decision::Freeze => {
-                    let hold = self.tree.freeze();
+                    let hold = self.tree.freeze(switch.freeze_patience());
                     let _ = switch.froze(Instant::now(), hold);
                     let _ = send(&self.supervisor, &FromGuard::Frozen(hold));
                 }

@@ -172,9 +172,9 @@ impl Tree {
         }
     }
 
-    /// Lets nothing of it run, and says how well that holds.
-    pub(super) fn freeze(&mut self) -> Hold {
-        let frozen = self.freezer().is_some_and(|cgroup| cgroup.freeze().is_ok());
+    /// Lets nothing of it run, and says how well that holds. What is stuck in the kernel is waited for no longer than `patience`.
+    pub(super) fn freeze(&mut self, patience: Duration) -> Hold {
+        let frozen = self.freezer().is_some_and(|cgroup| cgroup.freeze(patience).is_ok());
         if frozen { self.stop_the_escaped() } else { self.stop_but(&[]) }
     }
 

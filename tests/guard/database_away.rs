@@ -1,12 +1,17 @@
 //! The server hangs, dies and comes back under a running command, with somebody waiting for its run.
 
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Signal};
 
 use super::SOON;
 use super::death::kill_both;
 use super::levels::{Level, had};
+use super::support::process::state;
 use super::support::{Database, Running, Systole, boottime_ms, eventually, throughout};
 use super::trees::{Mark, Probe, ends, start_tree};
 
@@ -244,5 +249,64 @@ fn a_tree_is_not_kept_frozen_for_longer_than_it_may() {
     for (level, _, holder, _) in &mut runs {
         assert_eq!(holder.code(SOON), 76, "{}", holder.errors());
         assert_eq!(ends(&database, level.name()), ["CRASHED proof 137"]);
+    }
+}
+
+/// A mounted folder that never answers, like one of a server that is gone. With this, whoever waits for it gets an error.
+struct Silent {
+    folder: tempfile::TempDir,
+    _answers: File,
+}
+
+impl Silent {
+    /// `None`, and says so, where it cannot be had.
+    fn mounted() -> Option<Silent> {
+        let try_it = || {
+            let folder = tempfile::tempdir()?;
+            let answers = File::options().read(true).write(true).open("/dev/fuse")?;
+            let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", answers.as_raw_fd());
+            let options = CString::new(options).expect("no zeros in it");
+            mount("silent", folder.path(), "fuse", MountFlags::empty(), options.as_c_str())?;
+            Ok(Silent { folder, _answers: answers })
+        };
+        try_it().map_err(|error: std::io::Error| eprintln!("skipped: mounting by /dev/fuse: {error}")).ok()
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = unmount(self.folder.path(), UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn what_is_stuck_in_the_kernel_does_not_cost_the_rest_its_freeze() {
+    let Some(silent) = Silent::mounted() else { return };
+    let (database, server) = Database::on_own_server();
+    let script = format!("ls '{}' & wait", silent.folder.path().display());
+    let start = |level: Level| {
+        let host = level.host(&database).fast();
+        let mark = Mark::new();
+        let holder = host.start(&["run", level.name(), "--", "env", &mark.variable(), "sh", "-c", &script]);
+        let is_stuck = |pid: &i32| state(Pid::from_raw(*pid).expect("a pid is positive")) == Some('D');
+        eventually("a process stuck in the kernel", SOON, || mark.living().iter().any(is_stuck).then_some(()));
+        (level, mark, holder, host)
+    };
+    let mut runs: Vec<_> = had().into_iter().filter(|level| level.freezes()).map(start).collect();
+    let hung = server.hang();
+    for (_, _, holder, _) in &runs {
+        holder.wait_for_errors("The command is frozen", SOON);
+    }
+    throughout("frozen commands", Duration::from_secs(2), || {
+        runs.iter().all(|(_, mark, ..)| !mark.living().is_empty())
+    });
+    drop(hung);
+    for (_, _, holder, _) in &runs {
+        holder.wait_for_errors("the command goes on", SOON);
+    }
+    drop(silent);
+    for (level, _, holder, _) in &mut runs {
+        assert_eq!(holder.code(SOON), 0, "{}", holder.errors());
+        assert_eq!(ends(&database, level.name()), ["COMPLETED 0"]);
     }
 }

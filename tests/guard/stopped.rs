@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::SOON;
-use super::levels::{at_every_level, at_every_level_and_as_users};
+use super::levels::{Level, at_every_level, at_every_level_and_as_users, had};
 use super::support::process::{guard_of, state};
 use super::support::{Database, boottime_ms, eventually, throughout};
 use super::trees::{Mark, Probe, ends, last_heartbeat_ms, start_tree};
@@ -112,6 +112,26 @@ fn a_stopped_guard_is_found_out_and_loses_its_tree() {
         assert_eq!(run.code(SOON), 76, "{}", run.errors());
         assert_eq!(ends(&database, level.name()), ["CRASHED guard_lost"]);
     });
+}
+
+/// Without heartbeats there is nothing that it would have to echo. Found by tests/model.
+#[test]
+fn a_stopped_guard_is_found_out_while_the_database_is_away() {
+    let (database, server) = Database::on_own_server();
+    let start = |level: Level| {
+        let host = level.host(&database).fast();
+        let mark = Mark::new();
+        let run = start_tree(&host, level.name(), &mark);
+        (host, mark, run)
+    };
+    let trees: Vec<_> = had().into_iter().map(start).collect();
+    let _hung = server.hang();
+    let away = boottime_ms();
+    let _guards: Vec<_> = trees.iter().map(|(_, _, run)| Stopped::now(guard_of(run.pid()))).collect();
+    for (_, mark, run) in &trees {
+        let dead = mark.wait_for_death(SOON);
+        assert!(dead <= away + FENCE_AFTER + KILL_GRACE, "dead only {} ms later: {}", dead - away, run.errors());
+    }
 }
 
 /// The guard has certified and gone, and on waking up its supervisor may first notice that it cannot speak to it.

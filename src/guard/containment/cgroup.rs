@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::hierarchy::{PRIVATE_MOUNT, open_directory, own_cgroup, private_mount, unusable};
 use super::shortcoming::Shortcoming;
 
-/// How long a freeze may take: 32 spinning processes took 18 ms.
+/// How long a freeze before a kill one by one may take: 32 spinning processes took 18 ms.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Every cgroup of ours is named so; no other is ever touched, whatever a state file says.
@@ -89,11 +89,11 @@ impl Cgroup {
         self.open_file("cgroup.freeze", OFlags::WRONLY).is_ok()
     }
 
-    /// Freezes everything in it, and waits until it is; false if it was not within two seconds (a process stuck in the
+    /// Freezes everything in it, and waits until it is; false if it was not within `patience` (a process stuck in the
     /// kernel: it runs no code of its own, and freezes when it returns).
-    pub(crate) fn freeze(&self) -> io::Result<bool> {
+    pub(crate) fn freeze(&self, patience: Duration) -> io::Result<bool> {
         self.write("cgroup.freeze", "1")?;
-        self.wait_for_event("frozen 1", FREEZE_PATIENCE)
+        self.wait_for_event("frozen 1", patience)
     }
 
     /// Lets everything in it go on.
@@ -112,7 +112,7 @@ impl Cgroup {
     /// Before Linux 5.14: frozen, nothing can fork while the list is walked. SIGKILL ends the frozen as well.
     fn kill_one_by_one(&self) -> io::Result<()> {
         if self.can_freeze() {
-            self.freeze()?;
+            self.freeze(FREEZE_PATIENCE)?;
         }
         self.signal_all(Signal::KILL)?;
         if self.can_freeze() {
