@@ -14,6 +14,10 @@ use crate::elapsed::Instant;
 /// How far the two clocks may drift apart between two heartbeats, beyond what the round trips explain.
 const AGREEMENT: Duration = Duration::from_millis(200);
 
+/// An answer that took longer is no sighting: its stamp may be from any moment of that time, and a step as long as it would
+/// go unseen. Above all that of a taker who was stopped meanwhile.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
+
 /// The taker's own view of the database clock.
 #[derive(Debug, Clone, Default)]
 pub struct Witness {
@@ -41,7 +45,12 @@ pub struct Testimony {
 
 impl Witness {
     /// A heartbeat sent at `sent` was answered at `acked`, and the database clock showed `at` in between.
+    ///
+    /// A slow answer neither confirms nor breaks the chain: the next quick one is compared with the last quick one.
     pub fn saw(&mut self, sent: Instant, acked: Instant, at: DateTime<Utc>) {
+        if acked.since(sent) > ROUND_TRIP_MAX {
+            return;
+        }
         let agrees = self.last.is_some_and(|last| {
             // Each stamp was taken somewhere between sending and answer, so true elapsed time lies within these.
             let shortest = signed(sent.since(last.acked)) - signed(AGREEMENT);
@@ -114,6 +123,19 @@ mod tests {
         witness.saw(boot(0), boot(2), at(1));
         witness.saw(boot(4000), boot(7000), at(6900));
         assert_eq!(witness.testimony(boot(7000)).unwrap().trusted_since, at(1));
+    }
+
+    /// Found by tests/model: a taker was stopped in the middle of a heartbeat, and the clock was set meanwhile.
+    #[test]
+    fn a_step_does_not_hide_in_a_slow_answer() {
+        let mut witness = Witness::default();
+        witness.saw(boot(0), boot(2), at(1));
+        witness.saw(boot(4000), boot(64_000), at(4001));
+        let testimony = witness.testimony(boot(64_000)).unwrap();
+        assert!(testimony.tolerance < Duration::from_millis(500), "{testimony:?}");
+        assert_eq!((testimony.expected_now - at(64_000)).num_milliseconds(), 0);
+        witness.saw(boot(64_001), boot(64_003), at(124_002));
+        assert_eq!(witness.testimony(boot(64_003)).unwrap().trusted_since, at(124_002));
     }
 
     #[test]
