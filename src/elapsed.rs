@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A moment on this machine since it booted, in nanoseconds. Means nothing on another machine or after a reboot.
 ///
 /// Unlike `std::time::Instant` it may be sent to another process of the same machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Instant(u64);
 
 impl Instant {

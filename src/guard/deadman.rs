@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 use crate::elapsed::Instant;
 
 /// The relations the switch works by; durations of the supervisor's timing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Rules {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rules {
     /// K: a silent supervisor's tree is dead by deadline + K, so its end is decided at half of that.
-    pub(crate) kill_grace: Duration,
+    pub kill_grace: Duration,
     /// How long a tree may stay frozen while its supervisor lives.
-    pub(crate) freeze_max: Duration,
+    pub freeze_max: Duration,
     /// The same without a freezer, where a stopped tree could be woken by anybody, counted from the deadline.
-    pub(crate) stopped_max: Duration,
+    pub stopped_max: Duration,
 }
 
 /// How well a frozen tree is held, the best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Hold {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Hold {
     /// All of it by the freezer of its cgroup, whatever anybody sends it.
     Freezer,
     /// Some of it by SIGSTOP alone: anybody may wake it.
@@ -29,7 +29,7 @@ pub(crate) enum Hold {
 /// Why a tree was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum KillReason {
+pub enum KillReason {
     /// The supervisor's end of the socket closed: it has died.
     SupervisorGone,
     /// The deadline passed, and the supervisor neither renewed nor ticked: stopped or hung.
@@ -43,16 +43,20 @@ pub(crate) enum KillReason {
 /// What to do now.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
+    /// Nothing before this moment.
     Wait(Instant),
+    /// The deadline has passed.
     Freeze,
+    /// The deadline of a frozen tree is ahead again.
     Thaw,
+    /// For good.
     Kill(KillReason),
 }
 
 /// The state of the switch: armed with its first deadline, and final once it has killed.
-#[derive(Debug, Clone)]
-pub(crate) struct Deadman {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Deadman {
     rules: Rules,
     /// The latest absolute deadline: `sent + F` of an acknowledged heartbeat. None has come yet: nothing may start.
     until: Option<Instant>,
@@ -62,33 +66,35 @@ pub(crate) struct Deadman {
 
 impl Deadman {
     /// Armed, but without a deadline yet.
-    pub(crate) fn armed(rules: Rules, now: Instant) -> Deadman {
+    pub fn armed(rules: Rules, now: Instant) -> Deadman {
         Deadman { rules, until: None, last_tick: now, frozen: None }
     }
 
     /// A renewal: deadlines are absolute, so one that was long under way moves nothing it should not.
-    pub(crate) fn renewed(&mut self, until: Instant) {
+    pub fn renewed(&mut self, until: Instant) {
         self.until = self.until.max(Some(until));
     }
 
     /// A sign of life that was *sent* at `at`: one that lay in the socket while we were stopped is as old as it is.
-    pub(crate) fn ticked(&mut self, at: Instant, now: Instant) {
+    pub fn ticked(&mut self, at: Instant, now: Instant) {
         self.last_tick = self.last_tick.max(at.min(now));
     }
 
     /// Also said again while frozen: a hold gets no better by that, only worse. True if it is news.
-    pub(crate) fn froze(&mut self, now: Instant, hold: Hold) -> bool {
+    pub fn froze(&mut self, now: Instant, hold: Hold) -> bool {
         let before = self.frozen;
         let (since, held) = before.unwrap_or((now, hold));
         self.frozen = Some((since, held.max(hold)));
         self.frozen != before
     }
 
-    pub(crate) fn thawed(&mut self) {
+    /// The tree runs again.
+    pub fn thawed(&mut self) {
         self.frozen = None;
     }
 
-    pub(crate) fn is_frozen(&self) -> bool {
+    /// Whether the tree is held, however well.
+    pub fn is_frozen(&self) -> bool {
         self.frozen.is_some()
     }
 
@@ -98,11 +104,12 @@ impl Deadman {
     }
 
     /// The deadline; without one nothing may be started.
-    pub(crate) fn until(&self) -> Option<Instant> {
+    pub fn until(&self) -> Option<Instant> {
         self.until
     }
 
-    pub(crate) fn decide(&self, now: Instant) -> Decision {
+    /// What to do at `now`. Every answer but `Wait` is to be acted upon and reported, and then to be asked for again.
+    pub fn decide(&self, now: Instant) -> Decision {
         let Some(until) = self.until else { return Decision::Wait(Instant::from_nanos(u64::MAX)) };
         let Some((frozen_since, hold)) = self.frozen else {
             return if now < until { Decision::Wait(until) } else { Decision::Freeze };

@@ -38,7 +38,9 @@ pub(crate) mod remains;
 mod tree;
 mod wire;
 
-pub(crate) use deadman::{Hold, KillReason, Rules};
+// The model in tests/model drives the same switch as the guard's process does.
+#[doc(hidden)]
+pub use deadman::{Deadman, Decision, Hold, KillReason, Rules};
 pub(crate) use error::GuardError;
 pub(crate) use handle::{Guard, reap};
 pub(crate) use outlet::Outlet;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::elapsed::Instant;
 
 /// The end of our trust in being the holder. It only ever moves to `sent + F` of an acknowledged heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Trust {
     until: Option<Instant>,
 }

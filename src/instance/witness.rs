@@ -19,13 +19,13 @@ const AGREEMENT: Duration = Duration::from_millis(200);
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 
 /// The taker's own view of the database clock.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Witness {
     trusted_since: Option<DateTime<Utc>>,
     last: Option<Sighting>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Sighting {
     sent: Instant,
     acked: Instant,
@@ -33,7 +33,7 @@ struct Sighting {
 }
 
 /// What a taker tells the database with a claim.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Testimony {
     /// Since when, by the database clock, its heartbeats were healthy and the clock went evenly.
     pub trusted_since: DateTime<Utc>,
