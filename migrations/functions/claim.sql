@@ -60,15 +60,8 @@ BEGIN
          WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt AND i.bars_successor;
     END IF;
     IF v_holder.instance_id IS NOT NULL THEN
-        -- A heartbeat from the future would keep its run for as long as the clock was ahead. It starts to age now.
         IF v_holder.last_heartbeat > at + interval '1 second' THEN
-            PERFORM FROM executor_instances i
-              WHERE i.instance_id = v_holder.instance_id AND (i.status = 'RUNNING' OR i.bars_successor)
-                FOR NO KEY UPDATE SKIP LOCKED;
-            IF FOUND THEN
-                UPDATE executor_instances i SET last_heartbeat = clock_timestamp()
-                 WHERE i.instance_id = v_holder.instance_id AND i.last_heartbeat > clock_timestamp() + interval '1 second';
-            END IF;
+            PERFORM begin_to_age(v_holder.instance_id);
         END IF;
         reason := staleness(v_holder, at, p_trusted_since, p_expected_now, p_tolerance_ms);
         IF reason <> '' THEN

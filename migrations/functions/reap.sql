@@ -25,16 +25,22 @@ BEGIN
         -- Each half by its own index, which has nothing else: no plan can find a way through the history.
         SELECT * FROM (
             SELECT * FROM executor_instances i
-             WHERE i.status = 'RUNNING' AND i.last_heartbeat < clock_timestamp() - i.stale_after OFFSET 0) running
+             WHERE i.status = 'RUNNING' AND (i.last_heartbeat < clock_timestamp() - i.stale_after
+                   OR i.last_heartbeat > clock_timestamp() + interval '1 second') OFFSET 0) running
         UNION ALL
         SELECT * FROM (
             SELECT * FROM executor_instances i
-             WHERE i.bars_successor AND i.last_heartbeat < clock_timestamp() - i.stale_after OFFSET 0) barring
+             WHERE i.bars_successor AND (i.last_heartbeat < clock_timestamp() - i.stale_after
+                   OR i.last_heartbeat > clock_timestamp() + interval '1 second') OFFSET 0) barring
          ORDER BY last_heartbeat LIMIT p_limit
     LOOP
         run_id := v_silent.run_id;
         executor_id := v_silent.executor_id;
         v_at := clock_timestamp();
+        IF v_silent.last_heartbeat > v_at THEN
+            PERFORM begin_to_age(v_silent.instance_id);
+            CONTINUE;
+        END IF;
         reason := staleness(v_silent, v_at, p_trusted_since, p_expected_now, p_tolerance_ms);
         IF reason = '' THEN
             PERFORM FROM runs r WHERE r.run_id = v_silent.run_id FOR NO KEY UPDATE SKIP LOCKED;

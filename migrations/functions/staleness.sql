@@ -39,3 +39,18 @@ BEGIN
     RETURN '';
 END
 $$;
+
+-- begin_to_age(): a heartbeat from the future would keep its run for as long as the clock was ahead. It is one of this moment now,
+-- unless somebody has the row: then whoever comes next does this.
+CREATE OR REPLACE FUNCTION begin_to_age(p_instance_id uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    PERFORM FROM executor_instances i
+      WHERE i.instance_id = p_instance_id AND (i.status = 'RUNNING' OR i.bars_successor)
+        FOR NO KEY UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        UPDATE executor_instances i SET last_heartbeat = clock_timestamp()
+         WHERE i.instance_id = p_instance_id AND i.last_heartbeat > clock_timestamp() + interval '1 second';
+    END IF;
+END
+$$;

@@ -106,6 +106,36 @@ async fn a_heartbeat_from_the_future_begins_to_age_with_the_next_claim() {
     assert_eq!(session.beat(&[tenure.instance, successor.instance]).await, ["lost", "ok"]);
 }
 
+/// Nobody claims what is queued until the sweep has declared its last holder dead, or no longer in the way.
+#[tokio::test]
+async fn a_heartbeat_from_the_future_begins_to_age_with_the_next_sweep() {
+    let database = database();
+    let session = Session::on(&database).await;
+    for run in ["silent", "revoked"] {
+        session.claim(&Ask { stale_after_ms: 300, ..Ask::of(run) }).await.granted();
+    }
+    session.batch_execute("SELECT systole.take_away('revoked', 'a test', false)").await.unwrap();
+    session
+        .batch_execute("UPDATE systole.executor_instances SET last_heartbeat = now() + interval '1 h'")
+        .await
+        .unwrap();
+    let mut declared = within("two deaths", async {
+        let mut declared = Vec::new();
+        while declared.len() < 2 {
+            session.batch_execute("UPDATE systole.takeover_brake SET swept_at = '-infinity'").await.unwrap();
+            let reap = "SELECT run_id, reason FROM systole.reap('a test', '-infinity', NULL, 0, 10)";
+            let rows = session.query(reap, &[]).await.unwrap();
+            declared.extend(rows.iter().map(|row| format!("{} {}", row.get::<_, &str>(0), row.get::<_, &str>(1))));
+        }
+        declared
+    })
+    .await;
+    declared.sort();
+    assert_eq!(declared, ["revoked ", "silent "]);
+    let aged = "SELECT bool_and(clock_timestamp() - last_heartbeat > stale_after) FROM systole.executor_instances";
+    assert_eq!(database.value(aged), "t", "declared before they had aged");
+}
+
 /// Even a heartbeat from the future is the holder's: a claim that looks at it must not make its next one wait.
 #[tokio::test]
 async fn a_heartbeat_from_the_future_that_somebody_has_locked_is_left_alone() {
