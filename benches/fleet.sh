@@ -6,32 +6,10 @@
 #   cargo build --release && benches/fleet.sh [SUBMISSIONS]
 set -euo pipefail
 count=${1:-100}
-cd "$(dirname "$0")/.."
-systole=$PWD/target/release/systole
-dir=$(mktemp -d /var/tmp/systole-bench.XXXXXX)
-chmod 755 "$dir"
-export SYSTOLE_EMBEDDED_DIR=$dir/postgres SYSTOLE_STATE_DIR=$dir/state SYSTOLE_EMBEDDED=1
-nodes=()
-cleanup() {
-    [ ${#nodes[@]} = 0 ] || kill -9 "${nodes[@]}" 2>/dev/null || true
-    "$systole" embedded stop >/dev/null 2>&1 || true
-    rm -rf "$dir"
-}
-trap cleanup EXIT
-"$systole" embedded start >/dev/null
-"$systole" migrate >/dev/null
-url=$("$systole" embedded url)
-sql() { psql "$url" -qAt "$@"; }
-node() {
-    "$systole" node --slots 8 >"$dir/node-$1.txt" 2>&1 &
-    nodes+=($!)
-    disown # its end by kill is no news
-    for _ in $(seq 100); do grep -q '^ready' "$dir/node-$1.txt" && return; sleep 0.1; done
-    cat "$dir/node-$1.txt" >&2
-    exit 1
-}
+# shellcheck source=benches/server.bash
+. "$(dirname "$0")/server.bash"
 
-node first
+node first --slots 8
 sql -c 'CREATE TABLE started (run_id text, at timestamptz)'
 for n in $(seq "$count"); do
     sql -c "SELECT systole.submit('s-$n', argv => ARRAY['date', '+%s.%N'])" >/dev/null
@@ -57,7 +35,7 @@ echo "idle node: $((rss / 1024)) MB resident, $((private / 1024)) MB private, $(
 
 for n in $(seq 8); do sql -c "SELECT systole.submit('k-$n', argv => ARRAY['sleep', '100'])" >/dev/null; done
 sleep 1
-node second
+node second --slots 8
 killed=$(date +%s.%N)
 kill -9 "${nodes[0]}"
 for _ in $(seq 200); do

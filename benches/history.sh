@@ -6,20 +6,8 @@
 #   cargo build --release && benches/history.sh [RUNS]
 set -euo pipefail
 runs=${1:-10000000}
-cd "$(dirname "$0")/.."
-systole=$PWD/target/release/systole
-dir=$(mktemp -d /var/tmp/systole-bench.XXXXXX)
-chmod 755 "$dir"
-export SYSTOLE_EMBEDDED_DIR=$dir/postgres SYSTOLE_STATE_DIR=$dir/state SYSTOLE_EMBEDDED=1
-cleanup() {
-    "$systole" embedded stop >/dev/null 2>&1 || true
-    rm -rf "$dir"
-}
-trap cleanup EXIT
-"$systole" embedded start >/dev/null
-"$systole" migrate >/dev/null
-url=$("$systole" embedded url)
-sql() { psql "$url" -qAt -v ON_ERROR_STOP=1 "$@"; }
+# shellcheck source=benches/server.bash
+. "$(dirname "$0")/server.bash"
 
 sql -o /dev/null -c "SELECT systole.submit('mine-' || n, command => 'noop', queue => 'mine') FROM generate_series(1, 20000) n" \
     -c "SELECT systole.submit('other', command => 'noop', queue => 'other', labels => '{\"gpu\": \"yes\"}')"

@@ -7,20 +7,9 @@
 set -euo pipefail
 running=${1:-0}
 seconds=20
-cd "$(dirname "$0")/.."
-systole=$PWD/target/release/systole
+# shellcheck source=benches/server.bash
+. "$(dirname "$0")/server.bash"
 for pgbench in /usr/lib/postgresql/*/bin/pgbench; do :; done # the newest
-dir=$(mktemp -d /var/tmp/systole-bench.XXXXXX)
-chmod 755 "$dir"
-export SYSTOLE_EMBEDDED_DIR=$dir/postgres SYSTOLE_STATE_DIR=$dir/state SYSTOLE_EMBEDDED=1
-cleanup() {
-    "$systole" embedded stop >/dev/null 2>&1 || true
-    rm -rf "$dir"
-}
-trap cleanup EXIT
-"$systole" embedded start >/dev/null
-"$systole" migrate >/dev/null
-url=$("$systole" embedded url)
 psql "$url" -qAt -o /dev/null -c "SELECT systole.submit('r' || n, command => 'noop') FROM generate_series(1, $running) n" \
     -c "SELECT systole.claim_queued('{default}', '{}', '{noop}', false, ARRAY(SELECT gen_random_uuid() FROM generate_series(1, $running)),
             array_fill(NULL::bytea, ARRAY[$running]), '1@h', 'h', 1, NULL, NULL, NULL, 'none', 600000, '1000.0.0') WHERE $running > 0"
