@@ -41,6 +41,22 @@ impl Identity {
     }
 }
 
+/// Who asks for something, and why: for the history.
+#[derive(Debug, Clone)]
+pub(crate) struct By {
+    /// `USER@host`.
+    pub(crate) who: String,
+    pub(crate) reason: Option<String>,
+}
+
+impl By {
+    /// The user of this process.
+    pub(crate) fn this_user(reason: Option<String>) -> By {
+        let user = whoami::username().unwrap_or_else(|_| "unknown".to_owned());
+        By { who: format!("{user}@{}", Identity::of_this_process().host), reason }
+    }
+}
+
 /// The kernel's random id of this boot; `None` where the system has none.
 pub fn boot_id() -> Option<String> {
     Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())

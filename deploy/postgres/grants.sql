@@ -6,7 +6,7 @@ GRANT USAGE ON SCHEMA systole TO systole_worker, systole_client, systole_viewer;
 
 -- Everybody may look, but not at what is started with which environment: that is in run_specs.
 GRANT SELECT ON systole.settings, systole.runs, systole.executor_instances, systole.run_events,
-                systole.queues, systole.lanes, systole.nodes, systole.refinery_schema_history
+                systole.queues, systole.lanes, systole.nodes, systole.fleet_events, systole.refinery_schema_history
     TO systole_worker, systole_client, systole_viewer;
 -- What runs write may hold secrets as well: that is for those who work. For a person:
 -- GRANT SELECT ON systole.run_output TO anna;

@@ -35,6 +35,10 @@ BEGIN
             IF FOUND THEN
                 UPDATE settings SET history = v_history, history_since = v_since,
                                     quarantined_until = p_settings.quarantined_until;
+                INSERT INTO fleet_events (kind, subject, detail)
+                VALUES ('failed_over', v_history, jsonb_build_object(
+                    'before', p_settings.history, 'since', v_since, 'quarantined_until',
+                    nullif(p_settings.quarantined_until, '-infinity')));
             END IF;
         END IF;
     END IF;

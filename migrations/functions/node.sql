@@ -23,7 +23,8 @@ END
 $$;
 
 -- drain(): ask the nodes of this executor id (PID@host) or host to start nothing more, and to end when they are done.
-CREATE OR REPLACE FUNCTION drain(p_node text, p_by text, OUT asked text[])
+DROP FUNCTION IF EXISTS drain(text, text);
+CREATE OR REPLACE FUNCTION drain(p_node text, p_by text, p_reason text DEFAULT NULL, OUT asked text[])
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
     WITH changed AS (
@@ -33,6 +34,10 @@ BEGIN
         RETURNING executor_id
     )
     SELECT coalesce(array_agg(executor_id ORDER BY executor_id), '{}') INTO asked FROM changed;
+    IF cardinality(asked) > 0 THEN
+        INSERT INTO fleet_events (kind, subject, by, reason, detail)
+        VALUES ('drain_requested', p_node, p_by, p_reason, jsonb_build_object('asked', asked));
+    END IF;
     PERFORM pg_notify(current_schema(), 'node ' || p_node);
 END
 $$;

@@ -1,4 +1,5 @@
--- prune(): forget runs that ended longer ago than p_older_than (NULL: than settings say), with their attempts and events.
+-- prune(): forget runs that ended longer ago than p_older_than (NULL: than settings say), with their attempts and events, and what
+-- befell the fleet.
 --
 -- Some at a time, and never two at once: whoever finds another at it does nothing. The floor of fences is raised first, so that
 -- none is ever granted again.
@@ -10,6 +11,9 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended('systole prune ' || current_schema(), 0)) THEN
         RETURN 0;
     END IF;
+    DELETE FROM fleet_events WHERE id IN (
+        SELECT e.id FROM fleet_events e
+         WHERE e.at < clock_timestamp() - coalesce(p_older_than, (SELECT keep FROM settings)) ORDER BY e.id LIMIT p_limit);
     SELECT array_agg(run_id) INTO v_runs FROM (
         SELECT r.run_id FROM runs r
          WHERE r.status NOT IN ('QUEUED', 'RUNNING')

@@ -5,8 +5,9 @@
 -- certified, or it has been silent for stale_after. With p_unsafe it does not, and two may be at work.
 --
 -- Verdicts: ok · not_running · locked (somebody's transaction holds a row of ours; a fenced one has been ended).
+DROP FUNCTION IF EXISTS take_away(text, text, boolean);
 CREATE OR REPLACE FUNCTION take_away(
-    p_run_id text, p_requested_by text, p_unsafe boolean,
+    p_run_id text, p_requested_by text, p_unsafe boolean, p_reason text DEFAULT NULL,
     OUT verdict text, OUT holder jsonb, OUT blocked_by integer[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -33,10 +34,10 @@ BEGIN
          WHERE r.run_id = p_run_id;
         PERFORM end_instances(ARRAY[v_instance.instance_id], ARRAY['CRASHED'], ARRAY[NULL::integer], ARRAY['forced'], ARRAY[0],
             ARRAY[jsonb_build_object(
-                'taken_away_by', p_requested_by, 'unsafe', p_unsafe, 'last_heartbeat', v_instance.last_heartbeat)]);
+                'taken_away_by', p_requested_by, 'reason', p_reason, 'unsafe', p_unsafe, 'last_heartbeat', v_instance.last_heartbeat)]);
         UPDATE executor_instances i SET bars_successor = NOT p_unsafe WHERE i.instance_id = v_instance.instance_id;
     ELSIF v_instance.bars_successor AND p_unsafe THEN
-        PERFORM unbar(v_instance, jsonb_build_object('unsafe', true, 'by', p_requested_by));
+        PERFORM unbar(v_instance, jsonb_build_object('unsafe', true, 'by', p_requested_by, 'reason', p_reason));
     ELSIF NOT coalesce(v_instance.bars_successor, false) THEN
         verdict := 'not_running';
         holder := NULL;

@@ -7,9 +7,8 @@ use clap::Args;
 use super::context;
 use super::exit::{Failure, code};
 use super::print;
-use super::settings::Settings;
+use super::settings::{Settings, Why};
 use crate::daemon::{self, Setup};
-use crate::identity::Identity;
 use crate::node::store;
 use crate::state_dir::StateDir;
 
@@ -55,6 +54,8 @@ pub(super) struct NodesArguments {
 pub(super) struct DrainArguments {
     /// The node (PID@host), or a host with all its nodes
     node: String,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// Runs as a node until it is drained.
@@ -137,7 +138,7 @@ pub(super) fn drain(arguments: &DrainArguments, settings: &Settings) -> Result<u
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
-        let by = Identity::of_this_process().executor_id;
+        let by = arguments.why.by();
         let asked = link.call(async |session| store::drain(session, &arguments.node, &by).await).await?;
         if asked.is_empty() {
             let message = format!("no node {:?} was seen within a day: systole nodes lists them", arguments.node);

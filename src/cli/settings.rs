@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::identity::By;
+
 /// All of these can also be set as SYSTOLE_… in the environment, or in systole.toml.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Configuration (also SYSTOLE_… in the environment, or systole.toml)")]
@@ -51,6 +53,21 @@ pub(super) struct Settings {
     /// Time between TERM and KILL when a run is stopped
     #[arg(long, global = true, value_name = "DURATION", hide_short_help = true)]
     stop_grace: Option<String>,
+}
+
+/// Why somebody asks for something: it stands in the history.
+#[derive(Debug, Args)]
+pub(super) struct Why {
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl Why {
+    /// With who asks.
+    pub(super) fn by(&self) -> By {
+        By::this_user(self.reason.clone())
+    }
 }
 
 impl Settings {

@@ -5,8 +5,7 @@ use clap::Args;
 use super::context;
 use super::exit::{Failure, code};
 use super::print;
-use super::settings::Settings;
-use crate::identity::Identity;
+use super::settings::{Settings, Why};
 use crate::ids::RunId;
 use crate::node;
 use crate::run::queue::{self, CancelVerdict, RetryVerdict};
@@ -16,6 +15,8 @@ use crate::run::store;
 pub(super) struct RunArguments {
     /// The run
     run_id: String,
+    #[command(flatten)]
+    why: Why,
 }
 
 #[derive(Debug, Args)]
@@ -23,6 +24,8 @@ pub(super) struct QueueArguments {
     /// The queue
     #[arg(default_value = "default")]
     queue: String,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// How many runs go in one transaction.
@@ -40,6 +43,8 @@ pub(super) struct QueuesArguments {
     /// Bound how many runs of this queue may run at once in the whole fleet: NAME=N, or NAME= for no bound
     #[arg(long, value_name = "NAME=N")]
     limit: Option<String>,
+    #[command(flatten)]
+    why: Why,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -51,7 +56,7 @@ pub(super) fn cancel(arguments: &RunArguments, settings: &Settings) -> Result<u8
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
-        let by = Identity::of_this_process().executor_id;
+        let by = arguments.why.by();
         match link.call(async |session| queue::cancel(session, &run_id, &by).await).await? {
             CancelVerdict::Cancelled => print::text(&format!("cancelled run \"{run_id}\", which was queued")),
             CancelVerdict::Running => {
@@ -71,7 +76,7 @@ pub(super) fn restart(arguments: &RunArguments, settings: &Settings) -> Result<u
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
-        let by = Identity::of_this_process().executor_id;
+        let by = arguments.why.by();
         let verdict = link.call(async |session| queue::restart(session, &run_id, &by).await).await?;
         match verdict {
             RetryVerdict::Queued => print::text(&format!("run \"{run_id}\" starts again as soon as it has stopped")),
@@ -92,7 +97,7 @@ pub(super) fn retry(arguments: &RunArguments, settings: &Settings) -> Result<u8,
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
-        let by = Identity::of_this_process().executor_id;
+        let by = arguments.why.by();
         match link.call(async |session| queue::retry(session, &run_id, &by).await).await? {
             RetryVerdict::Queued => print::text(&format!("queued run \"{run_id}\" again")),
             RetryVerdict::AlreadyQueued => return unknown(&run_id, "is queued already"),
@@ -136,8 +141,8 @@ pub(super) fn pause(arguments: &QueueArguments, settings: &Settings) -> Result<u
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
-        let name = &arguments.queue;
-        let changed = link.call(async |session| queue::pause(session, name).await).await?;
+        let (name, by) = (&arguments.queue, arguments.why.by());
+        let changed = link.call(async |session| queue::pause(session, name, &by).await).await?;
         print::text(&if changed {
             format!("paused queue \"{name}\": what runs goes on, nothing more is started")
         } else {
@@ -152,8 +157,8 @@ pub(super) fn resume(arguments: &QueueArguments, settings: &Settings) -> Result<
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
-        let name = &arguments.queue;
-        let changed = link.call(async |session| queue::resume(session, name).await).await?;
+        let (name, by) = (&arguments.queue, arguments.why.by());
+        let changed = link.call(async |session| queue::resume(session, name, &by).await).await?;
         print::text(&format!("queue \"{name}\" {}", if changed { "goes on" } else { "was not paused" }));
         Ok(code::OK)
     })
@@ -166,7 +171,8 @@ pub(super) fn queues(arguments: &QueuesArguments, settings: &Settings) -> Result
     context::block_on(async {
         let mut link = context::link(&config).await?;
         if let Some((name, most)) = limit {
-            link.call(async |session| queue::limit(session, name, most).await).await?;
+            let by = arguments.why.by();
+            link.call(async |session| queue::limit(session, name, most, &by).await).await?;
         }
         let queues = link.call(async |session| queue::list(session).await).await?;
         if arguments.json {

@@ -7,8 +7,7 @@ use clap::Args;
 use super::context;
 use super::exit::{Failure, code};
 use super::print;
-use super::settings::Settings;
-use crate::identity::Identity;
+use super::settings::{Settings, Why};
 use crate::ids::RunId;
 use crate::run::StopVerdict;
 use crate::run::store;
@@ -20,6 +19,8 @@ pub(super) struct Arguments {
     /// Wait until it has ended
     #[arg(long)]
     wait: bool,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// Requests the stop; the executor hears of it with its next heartbeat.
@@ -28,8 +29,8 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
-        let requested_by = Identity::of_this_process().executor_id;
-        let verdict = link.call(async |session| store::request_stop(session, &run_id, &requested_by).await).await?;
+        let by = arguments.why.by();
+        let verdict = link.call(async |session| store::request_stop(session, &run_id, &by).await).await?;
         let StopVerdict::Asked(holder) = verdict else {
             return Err(Failure::new(
                 code::USAGE,

@@ -5,8 +5,7 @@ use clap::Args;
 use super::context;
 use super::exit::{Failure, code};
 use super::print;
-use super::settings::Settings;
-use crate::identity::Identity;
+use super::settings::{Settings, Why};
 use crate::ids::RunId;
 use crate::run::RevocationVerdict;
 use crate::run::store;
@@ -21,6 +20,8 @@ pub(super) struct Arguments {
     /// Let its successor start at once, although the old command may still be at work
     #[arg(long, requires = "force")]
     unsafe_now: bool,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// Revokes the run. Who wants it next claims it as ever.
@@ -38,7 +39,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
-        let by = Identity::of_this_process().executor_id;
+        let by = arguments.why.by();
         let verdict =
             link.call(async |session| store::take_away(session, &run_id, &by, arguments.unsafe_now).await).await?;
         match verdict {

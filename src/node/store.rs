@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::catalogue::Asked;
 use crate::db::Session;
 use crate::guard::certificate::DeathSecret;
-use crate::identity::Identity;
+use crate::identity::{By, Identity};
 use crate::ids::{Fence, InstanceId};
 use crate::instance::{Holder, Testimony};
 use crate::tenure::{Executor, History, Tenure};
@@ -29,7 +29,7 @@ const PRUNE: &str = "-- node.prune
 const KEEP: &str = "-- node.keep
     SELECT extract(epoch FROM keep)::float8 AS seconds FROM systole.settings";
 const DRAIN: &str = "-- node.drain
-    SELECT asked FROM systole.drain($1, $2)";
+    SELECT asked FROM systole.drain($1, $2, $3)";
 const NODES: &str = "-- node.list
     SELECT executor_id, host, version, queues, labels, slots, running,
            CASE WHEN last_heartbeat < clock_timestamp() - stale_after THEN 'gone' ELSE state END AS state,
@@ -284,8 +284,9 @@ pub(crate) async fn keep(session: &Session) -> Result<Duration, Error> {
 }
 
 /// Asks nodes to drain, by executor id or host; returns which heard it.
-pub(crate) async fn drain(session: &Session, node: &str, by: &str) -> Result<Vec<String>, Error> {
-    let rows = session.query(DRAIN, &[(&node, Type::TEXT), (&by, Type::TEXT)]).await?;
+pub(crate) async fn drain(session: &Session, node: &str, by: &By) -> Result<Vec<String>, Error> {
+    let parameters = [(&node as _, Type::TEXT), (&by.who as _, Type::TEXT), (&by.reason as _, Type::TEXT)];
+    let rows = session.query(DRAIN, &parameters).await?;
     Ok(rows.first().map(|row| row.get("asked")).unwrap_or_default())
 }
 

@@ -7,24 +7,25 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::Submission;
 use crate::db::{Hint, HintKind, Session};
+use crate::identity::By;
 use crate::ids::RunId;
 
 const SUBMIT: &str = "-- queue.submit
     SELECT queued, left_alone FROM systole.submit_all($1, $2, $3, $4)";
 const CANCEL: &str = "-- queue.cancel
-    SELECT verdict FROM systole.cancel($1, $2)";
+    SELECT verdict FROM systole.cancel($1, $2, $3)";
 const RETRY: &str = "-- queue.retry
-    SELECT verdict FROM systole.retry($1, $2)";
+    SELECT verdict FROM systole.retry($1, $2, $3)";
 const RESTART: &str = "-- queue.restart
-    SELECT verdict FROM systole.restart($1, $2)";
+    SELECT verdict FROM systole.restart($1, $2, $3)";
 const WHY_WAITING: &str = "-- queue.why_waiting
     SELECT systole.why_waiting($1) AS why";
 const PAUSE: &str = "-- queue.pause
-    SELECT changed FROM systole.pause($1)";
+    SELECT changed FROM systole.pause($1, $2, $3)";
 const RESUME: &str = "-- queue.resume
-    SELECT changed FROM systole.resume($1)";
+    SELECT changed FROM systole.resume($1, $2, $3)";
 const LIMIT: &str = "-- queue.limit
-    SELECT systole.limit_queue($1, $2)";
+    SELECT systole.limit_queue($1, $2, $3, $4)";
 const QUEUES: &str = "-- queue.list
     SELECT l.queue, q.paused_at IS NOT NULL AS paused, q.running_max,
            (SELECT count(*) FROM systole.runs r JOIN systole.lanes n USING (lane_id)
@@ -98,8 +99,9 @@ pub(crate) async fn submit(
 }
 
 /// Takes a run out of the queue.
-pub(crate) async fn cancel(session: &Session, run_id: &RunId, by: &str) -> Result<CancelVerdict, Error> {
-    let row = one(session, CANCEL, &[(&run_id.as_str(), Type::TEXT), (&by, Type::TEXT)]).await?;
+pub(crate) async fn cancel(session: &Session, run_id: &RunId, by: &By) -> Result<CancelVerdict, Error> {
+    let row = one(session, CANCEL, &[(&run_id.as_str(), Type::TEXT), (&by.who, Type::TEXT), (&by.reason, Type::TEXT)])
+        .await?;
     Ok(match row.get("verdict") {
         "ok" => CancelVerdict::Cancelled,
         "running" => CancelVerdict::Running,
@@ -115,7 +117,7 @@ pub(crate) async fn why_waiting(session: &Session, run_id: &RunId) -> Result<Opt
 }
 
 /// Has a run stopped and queued again; one that has ended is queued at once.
-pub(crate) async fn restart(session: &Session, run_id: &RunId, by: &str) -> Result<RetryVerdict, Error> {
+pub(crate) async fn restart(session: &Session, run_id: &RunId, by: &By) -> Result<RetryVerdict, Error> {
     let verdict = again(session, RESTART, run_id, by).await;
     // Its holder hears of it with its next heartbeat: let that be now. Late without it, and no more.
     let _ = Hint::of_run(HintKind::Asked, run_id).send(session).await;
@@ -123,12 +125,14 @@ pub(crate) async fn restart(session: &Session, run_id: &RunId, by: &str) -> Resu
 }
 
 /// Queues a run anew that has ended.
-pub(crate) async fn retry(session: &Session, run_id: &RunId, by: &str) -> Result<RetryVerdict, Error> {
+pub(crate) async fn retry(session: &Session, run_id: &RunId, by: &By) -> Result<RetryVerdict, Error> {
     again(session, RETRY, run_id, by).await
 }
 
-async fn again(session: &Session, statement: &str, run_id: &RunId, by: &str) -> Result<RetryVerdict, Error> {
-    let row = one(session, statement, &[(&run_id.as_str(), Type::TEXT), (&by, Type::TEXT)]).await?;
+async fn again(session: &Session, statement: &str, run_id: &RunId, by: &By) -> Result<RetryVerdict, Error> {
+    let row =
+        one(session, statement, &[(&run_id.as_str(), Type::TEXT), (&by.who, Type::TEXT), (&by.reason, Type::TEXT)])
+            .await?;
     Ok(match row.get("verdict") {
         "ok" => RetryVerdict::Queued,
         "queued" => RetryVerdict::AlreadyQueued,
@@ -140,18 +144,23 @@ async fn again(session: &Session, statement: &str, run_id: &RunId, by: &str) -> 
 }
 
 /// Lets nothing more of a queue be started. False if that was so before.
-pub(crate) async fn pause(session: &Session, queue: &str) -> Result<bool, Error> {
-    Ok(one(session, PAUSE, &[(&queue, Type::TEXT)]).await?.get("changed"))
+pub(crate) async fn pause(session: &Session, queue: &str, by: &By) -> Result<bool, Error> {
+    Ok(one(session, PAUSE, &[(&queue, Type::TEXT), (&by.who, Type::TEXT), (&by.reason, Type::TEXT)])
+        .await?
+        .get("changed"))
 }
 
 /// Lets a queue go on. False if it was not paused.
-pub(crate) async fn resume(session: &Session, queue: &str) -> Result<bool, Error> {
-    Ok(one(session, RESUME, &[(&queue, Type::TEXT)]).await?.get("changed"))
+pub(crate) async fn resume(session: &Session, queue: &str, by: &By) -> Result<bool, Error> {
+    Ok(one(session, RESUME, &[(&queue, Type::TEXT), (&by.who, Type::TEXT), (&by.reason, Type::TEXT)])
+        .await?
+        .get("changed"))
 }
 
 /// Bounds how many runs of a queue may run at once in the whole fleet; `None` is no bound.
-pub(crate) async fn limit(session: &Session, queue: &str, most: Option<i32>) -> Result<(), Error> {
-    one(session, LIMIT, &[(&queue, Type::TEXT), (&most, Type::INT4)]).await?;
+pub(crate) async fn limit(session: &Session, queue: &str, most: Option<i32>, by: &By) -> Result<(), Error> {
+    one(session, LIMIT, &[(&queue, Type::TEXT), (&most, Type::INT4), (&by.who, Type::TEXT), (&by.reason, Type::TEXT)])
+        .await?;
     Ok(())
 }
 

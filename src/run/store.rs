@@ -8,6 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use crate::db::{Hint, HintKind, Session};
+use crate::identity::By;
 use crate::ids::RunId;
 use crate::instance::Holder;
 
@@ -47,10 +48,12 @@ const RUNNING: &str = "-- run.running
 const EVENTS: &str = "-- run.events
     SELECT id, at, run_id, kind, instance_id, executor_id, fence, detail
       FROM systole.run_events WHERE run_id = $1 AND id > $2 ORDER BY id LIMIT 1000";
+const FLEET_EVENTS: &str = "-- run.fleet_events
+    SELECT id, at, kind, subject, by, reason, detail FROM systole.fleet_events WHERE id > $1 ORDER BY id LIMIT 1000";
 const TAKE_AWAY: &str = "-- run.take_away
-    SELECT verdict, holder, blocked_by FROM systole.take_away($1, $2, $3)";
+    SELECT verdict, holder, blocked_by FROM systole.take_away($1, $2, $3, $4)";
 const REQUEST_STOP: &str = "-- run.request_stop
-    SELECT verdict, holder FROM systole.request_stop($1, $2)";
+    SELECT verdict, holder FROM systole.request_stop($1, $2, $3)";
 
 /// A run in one line.
 #[derive(Debug, Serialize)]
@@ -113,6 +116,19 @@ pub(crate) struct Event {
     pub(crate) instance_id: Option<Uuid>,
     pub(crate) executor_id: Option<String>,
     pub(crate) fence: Option<i64>,
+    pub(crate) detail: Value,
+}
+
+/// What was told to a queue or to nodes, or befell the database: all that is not about one run.
+#[derive(Debug, Serialize)]
+pub(crate) struct FleetEvent {
+    pub(crate) id: i64,
+    pub(crate) at: DateTime<Utc>,
+    pub(crate) kind: String,
+    /// The queue, the node or its host, or the history.
+    pub(crate) subject: String,
+    pub(crate) by: Option<String>,
+    pub(crate) reason: Option<String>,
     pub(crate) detail: Value,
 }
 
@@ -208,15 +224,30 @@ pub(crate) async fn events(session: &Session, run_id: &RunId, after: i64) -> Res
     Ok(events.collect())
 }
 
+/// What has befallen the fleet behind this event, a thousand at most.
+pub(crate) async fn fleet_events(session: &Session, after: i64) -> Result<Vec<FleetEvent>, Error> {
+    let rows = session.query(FLEET_EVENTS, &[(&after, Type::INT8)]).await?;
+    let events = rows.iter().map(|row| FleetEvent {
+        id: row.get("id"),
+        at: row.get("at"),
+        kind: row.get("kind"),
+        subject: row.get("subject"),
+        by: row.get("by"),
+        reason: row.get("reason"),
+        detail: row.get("detail"),
+    });
+    Ok(events.collect())
+}
+
 /// Revokes a run from its holder by force. `unsafe_now`: without its successor having to wait for its death.
 pub(crate) async fn take_away(
     session: &Session,
     run_id: &RunId,
-    requested_by: &str,
+    by: &By,
     unsafe_now: bool,
 ) -> Result<RevocationVerdict, Error> {
     let parameters: &[(&(dyn ToSql + Sync), Type)] =
-        &[(&run_id.as_str(), Type::TEXT), (&requested_by, Type::TEXT), (&unsafe_now, Type::BOOL)];
+        &[(&run_id.as_str(), Type::TEXT), (&by.who, Type::TEXT), (&unsafe_now, Type::BOOL), (&by.reason, Type::TEXT)];
     let rows = session.query(TAKE_AWAY, parameters).await?;
     let row = rows.first().expect("a function with OUT parameters returns one row");
     let verdict = match row.get("verdict") {
@@ -241,8 +272,10 @@ async fn ask_to_look(session: &Session, run_id: &RunId) {
 }
 
 /// Asks the holder of a run to stop it.
-pub(crate) async fn request_stop(session: &Session, run_id: &RunId, requested_by: &str) -> Result<StopVerdict, Error> {
-    let rows = session.query(REQUEST_STOP, &[(&run_id.as_str(), Type::TEXT), (&requested_by, Type::TEXT)]).await?;
+pub(crate) async fn request_stop(session: &Session, run_id: &RunId, by: &By) -> Result<StopVerdict, Error> {
+    let parameters: &[(&(dyn ToSql + Sync), Type)] =
+        &[(&run_id.as_str(), Type::TEXT), (&by.who, Type::TEXT), (&by.reason, Type::TEXT)];
+    let rows = session.query(REQUEST_STOP, parameters).await?;
     ask_to_look(session, run_id).await;
     let asked = rows.first().and_then(|row| holder(row.get("holder")));
     Ok(asked.map_or(StopVerdict::NotRunning, |view| StopVerdict::Asked(Box::new(view.holder))))

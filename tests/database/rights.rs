@@ -36,8 +36,17 @@ const CALLS: [(&str, &[&str]); 3] = [
 
 /// What all of them may read. Not: what only functions look at, what is started with which environment, and, but for
 /// workers, what runs write.
-const READABLE: [&str; 8] =
-    ["executor_instances", "lanes", "nodes", "queues", "refinery_schema_history", "run_events", "runs", "settings"];
+const READABLE: [&str; 9] = [
+    "executor_instances",
+    "fleet_events",
+    "lanes",
+    "nodes",
+    "queues",
+    "refinery_schema_history",
+    "run_events",
+    "runs",
+    "settings",
+];
 
 const DENIED: &str = "42501";
 

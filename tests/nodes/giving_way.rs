@@ -66,6 +66,49 @@ fn a_paused_queue_starts_nothing_and_goes_on() {
 }
 
 #[test]
+fn what_people_tell_the_fleet_stands_in_its_history_with_who_and_why() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let mut idle = node(&host, &[]);
+    let name = database.value("SELECT executor_id FROM systole.nodes");
+    let told: [&[&str]; 6] = [
+        &["pause", "nightly", "--reason", "the disk is full\x1b[2J"],
+        &["pause", "nightly"],
+        &["resume", "nightly"],
+        &["queues", "--limit", "nightly=3", "--reason", "one licence each"],
+        &["drain", "nobody@nowhere"],
+        &["drain", &name, "--reason", "a new kernel"],
+    ];
+    for words in told {
+        host.output(words);
+    }
+    assert_eq!(idle.code(SOON), 0);
+    // What changed nothing is no event.
+    let output = host.output(&["events", "--json"]);
+    let events: Vec<serde_json::Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = |event: &serde_json::Value| {
+        assert!(event["by"].as_str().is_some_and(|by| by.contains('@')), "{event}");
+        let of = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        [of("kind"), of("subject"), of("reason")]
+    };
+    let expected = [
+        ["paused", "nightly", "the disk is full\x1b[2J"],
+        ["resumed", "nightly", ""],
+        ["limited", "nightly", "one licence each"],
+        ["drain_requested", &name, "a new kernel"],
+    ];
+    assert_eq!(events.iter().map(said).collect::<Vec<_>>(), expected);
+    let plain = String::from_utf8(host.output(&["events"]).stdout).unwrap();
+    assert!(plain.contains("running_max=3") && !plain.contains('\x1b'), "{plain}");
+
+    submit(&host, "r", &[], "true");
+    host.output(&["cancel", "r", "--reason", "a typo"]);
+    let why = "SELECT detail->>'reason' FROM systole.run_events WHERE kind = 'cancelled'";
+    assert_eq!(database.value(why), "a typo");
+}
+
+#[test]
 fn a_restart_stops_the_run_and_starts_it_again() {
     let database = Database::new();
     let (host, elsewhere) = (Systole::on(&database), Systole::on(&database));

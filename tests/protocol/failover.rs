@@ -56,6 +56,9 @@ async fn nothing_is_granted_and_nobody_is_dead_by_his_age_until_stale_after_max_
     let since = "SELECT history_since = systole.rw_since() AND quarantined_until = history_since + stale_after_max
                         AND history = systole.history() FROM systole.settings";
     assert_eq!(database.value(since), "t");
+    let told =
+        "SELECT kind, subject = systole.history(), detail->>'before' LIKE '%-00000000' FROM systole.fleet_events";
+    assert_eq!(database.sql(told), [["failed_over", "t", "t"]]);
     let why = database.value("SELECT systole.why_waiting('queued')");
     assert!(why.starts_with("PostgreSQL has failed over, and until "), "{why}");
 
