@@ -1,10 +1,18 @@
 -- history(): which line of commits this server continues: its system identifier, and its timeline in eight hexadecimal digits.
+-- NULL on a standby, and where it cannot be told (Aurora): then no failover is ever recognised.
 --
 -- A promoted standby begins a new timeline, and so does a backup that was restored to a point in time; a dump that was read
 -- into another cluster has that one's identifier. In each the newest commits of the old line may be missing.
 CREATE OR REPLACE FUNCTION history() RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    SELECT system_identifier || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system()
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF pg_is_in_recovery() THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT system_identifier || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system());
+EXCEPTION WHEN object_not_in_prerequisite_state OR insufficient_privilege OR feature_not_supported THEN
+    RETURN NULL;
+END
 $$;
 
 -- quarantine(), quarantined_until(): until when nothing may be granted, nor anybody be declared dead by his age; NULL if that is over.
@@ -16,24 +24,26 @@ $$;
 CREATE OR REPLACE FUNCTION quarantine(p_settings settings) RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    v_history text;
+    v_history text := history();
     v_since   timestamptz;
 BEGIN
-    IF pg_is_in_recovery() THEN
-        RETURN NULL;
-    END IF;
-    v_history := history();
-    IF p_settings.history <> v_history THEN
+    IF v_history IS DISTINCT FROM p_settings.history AND v_history IS NOT NULL THEN
         v_since := least(rw_since(), clock_timestamp());  -- least() passes over a NULL
-        p_settings.quarantined_until := CASE
-            -- Another cluster is no standby of ours, whatever was promised of those.
-            WHEN p_settings.lossless_failover AND split_part(p_settings.history, '-', 1) = split_part(v_history, '-', 1)
-                THEN '-infinity'
-            ELSE v_since + p_settings.stale_after_max END;
+        -- Who is known to have more was granted it before somebody lowered the bound. Another cluster is no standby of ours,
+        -- whatever was promised of those; and what has not been waited out yet still is to be.
+        IF p_settings.history IS NULL THEN
+            NULL;  -- the first that is known
+        ELSIF NOT p_settings.lossless_failover OR split_part(p_settings.history, '-', 1) <> split_part(v_history, '-', 1) THEN
+            p_settings.quarantined_until := greatest(p_settings.quarantined_until, v_since + greatest(p_settings.stale_after_max,
+                (SELECT max(i.stale_after) FROM executor_instances i WHERE i.status = 'RUNNING')));
+        END IF;
         IF NOT current_setting('transaction_read_only')::boolean THEN
-            PERFORM FROM settings s WHERE s.history = p_settings.history FOR NO KEY UPDATE SKIP LOCKED;
-            IF FOUND THEN
-                UPDATE settings SET history = v_history, history_since = v_since,
+            PERFORM FROM settings s WHERE s.history IS NOT DISTINCT FROM p_settings.history FOR NO KEY UPDATE SKIP LOCKED;
+            IF FOUND AND p_settings.history IS NULL THEN
+                UPDATE settings SET history = v_history;
+            ELSIF FOUND THEN
+                UPDATE settings SET history = v_history, history_before = p_settings.history, history_since = v_since,
+                                    last_event_before = coalesce((SELECT max(e.id) FROM run_events e), 0),
                                     quarantined_until = p_settings.quarantined_until;
                 INSERT INTO fleet_events (kind, subject, detail)
                 VALUES ('failed_over', v_history, jsonb_build_object(

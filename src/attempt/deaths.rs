@@ -37,9 +37,14 @@ pub(crate) async fn file_deaths(
     history: Option<History>,
 ) -> Filed {
     let outbox = Outbox::of(state);
-    // A folder that cannot be read has nothing to tell.
-    let mut deaths = remains::sweep(&state.instances(), fleet_id).unwrap_or_default();
-    deaths.extend(history.into_iter().flat_map(|history| outbox.missing_in(history, fleet_id)));
+    // However slow the disk is: others have deadlines to keep in this thread. A folder that cannot be read has nothing to tell.
+    let (kept, instances) = (outbox.clone(), state.instances());
+    let look = tokio::task::spawn_blocking(move || {
+        let mut deaths = remains::sweep(&instances, fleet_id).unwrap_or_default();
+        deaths.extend(history.into_iter().flat_map(|history| kept.missing_in(history, fleet_id)));
+        deaths
+    });
+    let deaths = look.await.unwrap_or_default();
     let mut filed = Filed::default();
     let begun = Instant::now();
     for death in deaths {

@@ -207,7 +207,10 @@ async fn claim(
     request.executor.containment = secured.label();
     request.executor.death_secret_hash = Some(secret.hash());
     if let Some(history) = hello.history {
-        Outbox::of(&plan.job.state).saw(history);
+        let outbox = Outbox::of(&plan.job.state);
+        outbox.saw(history);
+        // Where there is no node, nobody else does.
+        drop(tokio::task::spawn_blocking(move || outbox.forget(history)));
     }
     let claimed = acquire::acquire(coordinator, &request, hello, plan, signals).await?;
     Ok(claimed.map(|(tenure, predecessor)| {

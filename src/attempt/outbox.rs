@@ -18,8 +18,9 @@ use crate::tenure::History;
 /// A failover that loses more than this is none: somebody has restored a backup.
 const KEPT: Duration = Duration::from_secs(3600);
 
-/// How many files one look for old ones passes.
-const LOOKED_AT_MAX: usize = 1000;
+/// How much is removed at once, and how much is said again at once.
+const REMOVED_MAX: usize = 1000;
+const SAID_MAX: usize = 200;
 
 /// The folder of this host.
 #[derive(Debug, Clone)]
@@ -55,7 +56,10 @@ impl Outbox {
         let kept = history.zip(certificate.file_name()).and_then(|(history, name)| {
             self.saw(history);
             let to = self.folder(history).join(name);
-            fs::rename(certificate, &to).ok().map(|()| to)
+            fs::rename(certificate, &to).ok()?;
+            // The hour begins now, however long ago the end was.
+            let _ = File::options().append(true).open(&to).and_then(|file| file.set_modified(SystemTime::now()));
+            Some(to)
         });
         if kept.is_none() {
             let _ = fs::remove_file(certificate);
@@ -70,24 +74,25 @@ impl Outbox {
         kept.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
 
-    /// What was recorded in other histories than this one.
+    /// What was recorded in histories that this one has followed, the newest first, and not all of it at once.
     pub(super) fn missing_in(&self, history: History, fleet_id: Uuid) -> Vec<Death> {
-        let others = self.histories().into_iter().filter(|other| *other != history);
-        others.flat_map(|other| remains::sweep(&self.folder(other), fleet_id).unwrap_or_default()).collect()
+        let before = self.histories().into_iter().filter(|other| other.is_older_than(history));
+        let mut files: Vec<(SystemTime, PathBuf)> = before.flat_map(|other| files(&self.folder(other))).collect();
+        files.sort_unstable_by(|one, other| other.cmp(one));
+        let deaths = files.iter().filter_map(|(_, path)| remains::examine(path, fleet_id).ok().flatten());
+        deaths.take(SAID_MAX).collect()
     }
 
-    /// Removes what is too old, a part of it at a time, and folders of former histories that are empty.
+    /// Removes what is too old, some of it at a time, and folders of former histories that are empty.
     pub(crate) fn forget(&self, present: History) {
-        let mut left = LOOKED_AT_MAX;
+        let now = SystemTime::now();
+        let mut left = REMOVED_MAX;
         for history in self.histories() {
             let folder = self.folder(history);
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten().take(left) {
+            let is_old = |written: SystemTime| now.duration_since(written).is_ok_and(|age| age > KEPT);
+            for (_, path) in files(&folder).into_iter().filter(|(written, _)| is_old(*written)).take(left) {
                 left -= 1;
-                let written = entry.metadata().and_then(|about| about.modified()).ok();
-                let age = written.and_then(|at| SystemTime::now().duration_since(at).ok());
-                if age.is_some_and(|age| age > KEPT) {
-                    let _ = fs::remove_file(entry.path());
-                }
+                let _ = fs::remove_file(path);
             }
             if history.is_older_than(present) {
                 // Not if something is left in it.
@@ -99,6 +104,12 @@ impl Outbox {
     fn folder(&self, history: History) -> PathBuf {
         self.root.join(history.to_string())
     }
+}
+
+/// All files of a folder, with when each was written.
+fn files(folder: &Path) -> Vec<(SystemTime, PathBuf)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect()
 }
 
 #[cfg(test)]

@@ -328,8 +328,9 @@ impl Node {
         };
         // Whoever claims beside us keeps for a moment more locked than he takes: what is prompted looks twice.
         let looks_again = std::mem::take(&mut self.is_prompted) && assignments.len() < asked;
-        let is_open = !looks_again && !self.is_quarantined;
-        if assignments.is_empty() && is_open && self.shared.setup.once && self.running.is_empty() {
+        let is_last = self.shared.setup.once && self.running.is_empty() && assignments.is_empty() && !looks_again;
+        // Nothing is granted behind a failover either, of which a heartbeat tells.
+        if is_last && self.beat().await && !self.is_quarantined {
             self.phase = Phase::Halting;
         }
         if looks_again {

@@ -134,7 +134,8 @@ impl Link {
     }
 
     async fn dial(&mut self) -> Result<&(Session, Hello), DbError> {
-        if self.session.as_ref().is_some_and(|(session, _)| session.is_closed()) {
+        let is_former = |session: &Session| session.history().is_some_and(|history| self.target.saw(history).is_some());
+        if self.session.as_ref().is_some_and(|(session, _)| session.is_closed() || is_former(session)) {
             self.session = None;
         }
         if self.session.is_none() {

@@ -27,9 +27,9 @@ pub(super) enum Hearing<'a> {
 /// What a new session asks first.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Greeting {
-    /// Who the server is: `pooled`, `read_only`, `history`.
+    /// Who the server is: `pooled`, `read_only`.
     Server,
-    /// That, and what of ours is there: `fleet_id`, `functions_version`, `oldest_allowed`.
+    /// That, and what of ours is there: `history`, `fleet_id`, `functions_version`, `oldest_allowed`.
     Schema,
 }
 
@@ -164,9 +164,7 @@ impl Session {
         const SERVER: &str = "-- session.server
             SELECT NOT own AS pooled,
                    pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
-                   CASE WHEN NOT pg_is_in_recovery() THEN
-                       (SELECT system_identifier || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system())
-                   END AS history,
+                   NULL AS history,
                    CASE WHEN own THEN set_config('statement_timeout', $1, false) END,
                    CASE WHEN own THEN set_config('idle_in_transaction_session_timeout', $1, false) END,
                    CASE WHEN own AND current_setting('server_version_num')::int >= 140000
@@ -175,9 +173,7 @@ impl Session {
         const SCHEMA: &str = "-- session.schema
             SELECT NOT own AS pooled,
                    pg_is_in_recovery() OR current_setting('transaction_read_only')::bool AS read_only,
-                   CASE WHEN NOT pg_is_in_recovery() THEN
-                       (SELECT system_identifier || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM pg_control_system())
-                   END AS history,
+                   systole.history() AS history,
                    CASE WHEN own THEN set_config('statement_timeout', $1, false) END,
                    CASE WHEN own THEN set_config('idle_in_transaction_session_timeout', $1, false) END,
                    CASE WHEN own AND current_setting('server_version_num')::int >= 140000

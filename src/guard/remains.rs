@@ -47,7 +47,8 @@ pub(crate) fn sweep(instances: &Path, fleet_id: Uuid) -> io::Result<Vec<Death>> 
     Ok(deaths)
 }
 
-fn examine(path: &Path, fleet_id: Uuid) -> io::Result<Option<Death>> {
+/// The death that this file tells of, if it tells this database of one.
+pub(crate) fn examine(path: &Path, fleet_id: Uuid) -> io::Result<Option<Death>> {
     let Some(mut file) = InstanceFile::try_lock(path)? else { return Ok(None) };
     let (header, certificate) = file.read()?;
     let Some(header) = header.filter(|header| header.fleet_id == fleet_id) else {

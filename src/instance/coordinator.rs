@@ -237,7 +237,7 @@ impl Coordinator {
 
     fn lease(&self, tenure: Tenure, predecessor: Option<Holder>) -> (Lease, Held) {
         let tenure = Arc::new(tenure);
-        let gauges = Arc::new(Gauges::default());
+        let gauges = Arc::new(Gauges::of(&tenure));
         let (sender, state) = watch::channel(LeaseState::default());
         let lease = Lease {
             tenure: tenure.clone(),

@@ -7,16 +7,18 @@ use tokio_postgres::types::Type;
 
 use super::store::only_row;
 use crate::db::{DbError, Link, Session};
-use crate::tenure::{Executor, Tenure};
+use crate::tenure::{Executor, History, Tenure};
 
 const QUARANTINED_UNTIL: &str = "-- failover.quarantined_until
     SELECT systole.quarantined_until()";
 const READOPT: &str = "-- failover.readopt
-    SELECT verdict FROM systole.readopt($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    SELECT verdict FROM systole.readopt($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 
 /// Takes up again what a failover has forgotten; false if it has not, and the tenure is over.
-pub(super) async fn is_readopted(link: &mut Link, tenure: &Tenure) -> Result<bool, DbError> {
-    link.call(async |session| readopt(session, tenure).await).await
+///
+/// `history`: in which it was known last.
+pub(super) async fn is_readopted(link: &mut Link, tenure: &Tenure, history: Option<History>) -> Result<bool, DbError> {
+    link.call(async |session| readopt(session, tenure, history).await).await
 }
 
 /// Until when nothing is granted anew behind a failover.
@@ -26,7 +28,7 @@ pub(super) async fn quarantined_until(session: &Session) -> Result<Option<DateTi
 }
 
 /// Takes a tenure up again that a failover has forgotten; false if it is over, or another one came later.
-async fn readopt(session: &Session, tenure: &Tenure) -> Result<bool, Error> {
+async fn readopt(session: &Session, tenure: &Tenure, history: Option<History>) -> Result<bool, Error> {
     let Executor { identity, stale_after, containment, death_secret_hash } = &tenure.executor;
     let hash = death_secret_hash.as_ref().map(<[u8; 32]>::as_slice);
     let row = only_row(
@@ -47,6 +49,7 @@ async fn readopt(session: &Session, tenure: &Tenure) -> Result<bool, Error> {
             (&(stale_after.as_millis() as i64), Type::INT8),
             (&hash, Type::BYTEA),
             (&tenure.purpose, Type::TEXT),
+            (&history.map(|history| history.to_string()), Type::TEXT),
         ],
     )
     .await?;

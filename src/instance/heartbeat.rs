@@ -174,12 +174,12 @@ impl Heartbeat {
 
         // Without instances there is still the clock to be asked for.
         let batches = if pulses.is_empty() { vec![&pulses[..]] } else { pulses.chunks(BATCH_MAX).collect() };
+        let mut lost = Vec::new();
         for (n, batch) in batches.into_iter().enumerate() {
             let sent = Instant::now();
             match self.link.call(async |session| store::beat(session, batch).await).await {
                 Ok(beat) => {
-                    let lost = self.acknowledged(sent, beat);
-                    self.take_up_again(lost).await;
+                    lost.extend(self.acknowledged(sent, beat));
                     message::tell(&mut self.link, &self.held).await;
                 }
                 Err(error) => {
@@ -189,6 +189,7 @@ impl Heartbeat {
                 }
             }
         }
+        self.take_up_again(lost).await;
     }
 
     fn unacknowledged(&mut self, pulses: &[Pulse], error: &DbError) {
@@ -211,12 +212,27 @@ impl Heartbeat {
         self.backoff.reset();
         let next = sent + self.timing.heartbeat_interval;
         self.warm_due = self.warm_due.map(|_| next);
-        for (instance_id, verdict, stop_requested) in beat.instances {
+        let Beat { instances, history, quarantined_until, .. } = beat;
+        for (instance_id, verdict, stop_requested) in instances {
             let Some(held) = self.held.get_mut(&instance_id) else { continue };
             match verdict {
+                BeatVerdict::Ok
+                    if quarantined_until.is_some() && held.may_be_succeeded(history, acked, &self.timing) =>
+                {
+                    let trouble = self.link.unavailable(
+                        "it has failed over, and before that somebody may have taken this run over, of which it does not know: \
+                         that is waited out",
+                    );
+                    held.due = next;
+                    held.state.send_modify(|state| {
+                        state.stop_requested |= stop_requested;
+                        state.trouble = Some(trouble);
+                    });
+                }
                 BeatVerdict::Ok => {
                     held.due = next;
                     held.trust.acknowledged(sent, self.timing.fence_after);
+                    held.gauges.known_in(history);
                     let trusted_until = held.trust.until();
                     held.state.send_modify(|state| {
                         state.trusted_until = trusted_until;
@@ -235,8 +251,10 @@ impl Heartbeat {
         lost
     }
 
-    /// What is missing only because of a failover goes on. Until that is known, nothing is lost, and nothing renewed.
+    /// What is missing only because of a failover goes on. Until that is known, nothing is lost, and nothing renewed; and others
+    /// want their heartbeats in between.
     async fn take_up_again(&mut self, lost: Vec<InstanceId>) {
+        let until = Instant::now() + self.timing.heartbeat_interval / 2;
         for instance_id in lost {
             let Some(held) = self.held.get_mut(&instance_id) else { continue };
             if held.gauges.is_ending.load(Ordering::Relaxed) {
@@ -244,10 +262,13 @@ impl Heartbeat {
                 self.held.remove(&instance_id);
                 continue;
             }
-            match is_readopted(&mut self.link, &held.tenure).await {
+            if Instant::now() > until {
+                held.due = Instant::now();
+                continue;
+            }
+            match is_readopted(&mut self.link, &held.tenure, held.gauges.history()).await {
                 Ok(true) => held.due = Instant::now(),
-                // A database that does not know how has forgotten nothing of ours either.
-                Ok(false) | Err(DbError::NotMigrated { .. } | DbError::Denied { .. } | DbError::Statement { .. }) => {
+                Ok(false) | Err(DbError::Statement { .. }) => {
                     held.state.send_modify(|state| state.lost = Some(Loss::Superseded));
                     self.held.remove(&instance_id);
                 }

@@ -73,9 +73,9 @@ impl Lease {
         self.tenure.attempt
     }
 
-    /// In which history of the database it was granted, or an older one.
+    /// In which history of the database it was known last, or an older one.
     pub(crate) fn history(&self) -> Option<History> {
-        self.tenure.history
+        self.gauges.history()
     }
 
     /// The crashed instance that this one follows, if it follows one.
@@ -189,7 +189,7 @@ impl Lease {
 
     /// What is to be recorded of such an end.
     pub(super) fn as_ended(&self, end: End) -> Finish {
-        Finish { tenure: self.tenure.clone(), end, phases: self.phases() }
+        Finish { tenure: self.tenure.clone(), history: self.history(), end, phases: self.phases() }
     }
 
     /// Leaves the tenure as it is: its end is on disk as a certificate, or has been recorded by somebody else.

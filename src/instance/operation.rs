@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::failover::is_readopted;
 use super::state::{Gauges, LeaseState};
 use super::store::{self, CertificateFiling, Claim, ClaimRequest, FilingVerdict, Finish, FinishVerdict};
+use super::timing::Timing;
 use super::trust::Trust;
 use super::witness::Testimony;
 use crate::backoff::Backoff;
@@ -15,7 +16,7 @@ use crate::db::{DbError, Hello, Hint, HintKind, Link};
 use crate::elapsed::{Instant, sleep_until};
 use crate::ids::InstanceId;
 use crate::outcome::{End, InstanceStatus};
-use crate::tenure::Tenure;
+use crate::tenure::{History, Tenure};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, DbError>>;
 
@@ -64,6 +65,15 @@ pub(super) struct Held {
     pub(super) due: Instant,
 }
 
+impl Held {
+    /// Whether somebody may hold the run by a claim that a failover has lost, granted after we had been silent for long enough.
+    /// Whoever it is comes back while nothing is granted anew, or never may.
+    pub(super) fn may_be_succeeded(&self, history: Option<History>, acked: Instant, timing: &Timing) -> bool {
+        let last_sent = self.trust.sent(timing.fence_after);
+        history != self.gauges.history() && last_sent.is_none_or(|sent| acked.since(sent) >= timing.untouched())
+    }
+}
+
 /// A tenure to be given back.
 pub(super) struct Release {
     pub(super) finish: Finish,
@@ -83,7 +93,8 @@ pub(super) async fn perform(link: &mut Link, operation: Op, testimony: Option<Te
             if let Err(Ok(unheard)) = reply.send(answer)
                 && let Some(tenure) = request.granted(&unheard)
             {
-                let finish = Finish { tenure: Arc::new(tenure), end: End::of(InstanceStatus::Released), phases: 0 };
+                let (tenure, history) = (Arc::new(tenure), unheard.history);
+                let finish = Finish { tenure, history, end: End::of(InstanceStatus::Released), phases: 0 };
                 // Tried once: what cannot be given back now runs out by itself.
                 let _ = link.call(async |session| store::finish_all(session, &[finish]).await).await;
             }
@@ -110,7 +121,7 @@ pub(super) async fn perform(link: &mut Link, operation: Op, testimony: Option<Te
                     .await
             };
             let answer = match (file(link).await, &filing.tenure) {
-                (Ok(FilingVerdict::Unknown), Some(tenure)) => match is_readopted(link, tenure).await {
+                (Ok(FilingVerdict::Unknown), Some(tenure)) => match is_readopted(link, tenure, tenure.history).await {
                     Ok(true) => file(link).await,
                     Ok(false) => Ok(FilingVerdict::Unknown),
                     Err(error) => Err(error),
@@ -137,7 +148,7 @@ async fn end_all(link: &mut Link, finishes: &[Finish], hint: Option<&Hint>) -> R
     let mut verdicts = say(link, finishes).await?;
     let mut again = Vec::new();
     for (n, _) in verdicts.iter().enumerate().filter(|(_, verdict)| **verdict == FinishVerdict::Lost) {
-        if is_readopted(link, &finishes[n].tenure).await? {
+        if is_readopted(link, &finishes[n].tenure, finishes[n].history).await? {
             again.push(n);
         }
     }

@@ -7,6 +7,7 @@ use super::store::Pulse;
 use crate::db::DbError;
 use crate::elapsed::Instant;
 use crate::ids::InstanceId;
+use crate::tenure::{History, Tenure};
 
 /// What the heartbeat loop knows of a lease.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +44,8 @@ pub(super) struct Gauges {
     /// Nobody holds it any more: no more heartbeats, whatever else gets lost.
     pub(super) is_over: AtomicBool,
     message: Mutex<Message>,
+    /// In which history of the database it was known last.
+    history: Mutex<Option<History>>,
 }
 
 /// What the command says of its progress, and whether the database has it.
@@ -72,6 +75,18 @@ impl Message {
 }
 
 impl Gauges {
+    pub(super) fn of(tenure: &Tenure) -> Gauges {
+        Gauges { history: Mutex::new(tenure.history), ..Gauges::default() }
+    }
+
+    pub(super) fn history(&self) -> Option<History> {
+        *self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn known_in(&self, history: Option<History>) {
+        *self.history.lock().unwrap_or_else(PoisonError::into_inner) = history;
+    }
+
     pub(super) fn message(&self) -> MutexGuard<'_, Message> {
         self.message.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,7 +22,7 @@ use crate::tenure::{Executor, History, Tenure};
 const CLAIM: &str = "-- instance.claim
     SELECT * FROM systole.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)";
 const BEAT: &str = "-- instance.beat
-    SELECT * FROM systole.beat($1, $2, $3)";
+    SELECT b.*, systole.history() AS history, systole.quarantined_until() AS quarantined_until FROM systole.beat($1, $2, $3) AS b";
 const FINISH_ALL: &str = "-- instance.finish_all
     SELECT verdicts FROM systole.finish_all($1, $2, $3, $4, $5, $6, $7)";
 const FILE_CERTIFICATE: &str = "-- instance.file_certificate
@@ -156,6 +156,10 @@ pub(crate) struct Beat {
     pub(crate) at: DateTime<Utc>,
     /// Per instance: the verdict, and whether somebody has asked for a stop.
     pub(crate) instances: Vec<(InstanceId, BeatVerdict, bool)>,
+    /// Which line of commits the database continues.
+    pub(crate) history: Option<History>,
+    /// Behind a failover nothing is granted anew until then.
+    pub(crate) quarantined_until: Option<DateTime<Utc>>,
 }
 
 /// What a heartbeat carries for one instance.
@@ -170,6 +174,8 @@ pub(crate) struct Pulse {
 #[derive(Debug, Clone)]
 pub(crate) struct Finish {
     pub(crate) tenure: Arc<Tenure>,
+    /// In which history of the database it was known last.
+    pub(crate) history: Option<History>,
     pub(crate) end: End,
     pub(crate) phases: i64,
 }
@@ -301,7 +307,12 @@ pub(crate) async fn beat(session: &Session, pulses: &[Pulse]) -> Result<Beat, Er
         };
         (InstanceId(id), verdict, stop)
     });
-    Ok(Beat { at: row.get("at"), instances: instances.collect() })
+    Ok(Beat {
+        at: row.get("at"),
+        instances: instances.collect(),
+        history: row.get::<_, Option<&str>>("history").and_then(|text| text.parse().ok()),
+        quarantined_until: row.get("quarantined_until"),
+    })
 }
 
 /// The holder's own word on the ends of its tenures, in one transaction that waits for no lock; a verdict for each, in the order

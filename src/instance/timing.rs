@@ -122,15 +122,17 @@ impl Timing {
         Ok(self)
     }
 
+    /// Nobody can have taken over by age before this long after the last acknowledged heartbeat was sent, whoever the database
+    /// was by then.
+    pub fn untouched(&self) -> Duration {
+        self.stale_after.mul_f64(1.0 - CLOCK_RATE_ERROR).saturating_sub(UNDETECTED_STEP)
+    }
+
     /// Without a freezer the tree must be dead, not merely stopped, before anybody may take over: the kill is decided
     /// this long after the deadline `sent + F`, so that `sent + L(1 - r) - J` leaves K for it. Never negative, because
     /// [`Timing::checked`] holds.
     pub fn stopped_max(&self) -> Duration {
-        self.stale_after
-            .mul_f64(1.0 - CLOCK_RATE_ERROR)
-            .saturating_sub(UNDETECTED_STEP)
-            .saturating_sub(self.kill_grace)
-            .saturating_sub(self.fence_after)
+        self.untouched().saturating_sub(self.kill_grace).saturating_sub(self.fence_after)
     }
 }
 

@@ -21,6 +21,11 @@ impl Trust {
         self.until
     }
 
+    /// When the newest acknowledged heartbeat was sent; `None` before the first.
+    pub fn sent(&self, fence_after: Duration) -> Option<Instant> {
+        self.until.map(|until| until - fence_after)
+    }
+
     /// Whether we may act at `now`.
     pub fn holds_at(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)

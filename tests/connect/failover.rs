@@ -77,6 +77,37 @@ fn a_run_that_the_new_primary_knows_goes_on() {
     assert_eq!(ends(pair.standby(), "r"), ["CANCELLED 143"]);
 }
 
+/// On the old primary somebody may have taken the run over by then, of which the new one knows nothing.
+#[test]
+fn who_was_silent_for_long_enough_to_be_succeeded_waits_until_a_successor_would_have_come_back() {
+    let pair = Pair::new();
+    let host = pair.host();
+    if host.containment()["freezer"] != true {
+        eprintln!("skipped: without a freezer it is killed");
+        return;
+    }
+    pair.primary().sql("UPDATE systole.settings SET stale_after_max = '12 s'");
+    let probe = Probe::new(&host, "probe");
+    let running = probe.start(&host, "r");
+    eventually("replication", SOON, || (ends(pair.standby(), "r") == ["RUNNING"]).then_some(()));
+    let away = boottime_ms();
+    pair.primary.own.crash();
+    running.wait_for_errors("The command is ", SOON);
+    eventually("stale_after", SOON, || (boottime_ms() > away + 10_000).then_some(()));
+    let frozen = probe.last_stamp();
+    pair.standby().sql("SELECT pg_promote()");
+    eventually("a promotion", SOON, || (pair.standby().value("SELECT pg_is_in_recovery()") == "f").then_some(()));
+    let promoted = boottime_ms();
+    let beaten = "SELECT last_heartbeat > systole.rw_since() FROM systole.executor_instances";
+    eventually("heartbeats on the new primary", SOON, || (pair.standby().value(beaten) == "t").then_some(()));
+    running.wait_for_errors("the command goes on", SOON);
+    let on = boottime_ms();
+    assert!(on > promoted + 10_000, "after {} ms only: {}", on - promoted, running.errors());
+    probe.wait_for_stamp_after(on, SOON);
+    let early = probe.stamps().into_iter().filter(|stamp| (frozen + 1..promoted + 10_000).contains(stamp)).count();
+    assert_eq!(early, 0, "{}", running.errors());
+}
+
 /// What a failover has lost, and for how long nobody is to start anything behind it.
 #[test]
 fn a_run_whose_claim_got_lost_goes_on_and_nothing_starts_until_all_can_have_come_back() {

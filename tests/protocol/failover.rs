@@ -10,6 +10,8 @@ use crate::support::Database;
 /// As if the database had been on another line of commits until now.
 fn fail_over(database: &Database) {
     database.sql("UPDATE systole.settings SET history = split_part(history, '-', 1) || '-00000000'");
+    // Somebody sees it.
+    database.sql("SELECT systole.quarantined_until()");
 }
 
 /// As if the wait were over.
@@ -19,7 +21,8 @@ fn end_quarantine(database: &Database) {
 
 async fn readopt(session: &Arc<Session>, run: &str, tenure: Tenure) -> String {
     let readopt =
-        "SELECT systole.readopt($1, $2, $3, $4, '4211@a', 'a', 4211, NULL, NULL, NULL, 'none', 30000, NULL, 'a test')";
+        "SELECT systole.readopt($1, $2, $3, $4, '4211@a', 'a', 4211, NULL, NULL, NULL, 'none', 30000, NULL, 'a test',
+        (SELECT history_before FROM systole.settings))";
     let row = session.query_one(readopt, &[&run, &tenure.instance, &tenure.fence, &tenure.attempt]).await.unwrap();
     row.get(0)
 }
@@ -101,8 +104,7 @@ async fn a_server_whose_start_is_unknown_is_waited_for_from_now_on() {
     );
     fail_over(&database);
     assert_eq!(session.claim(&Ask::of("free")).await.said(), "quarantine/quarantine");
-    let left =
-        "SELECT quarantined_until - clock_timestamp() BETWEEN '9 minutes' AND '10 minutes' FROM systole.settings";
+    let left = "SELECT quarantined_until - clock_timestamp() BETWEEN '50 s' AND '1 minute' FROM systole.settings";
     assert_eq!(database.value(left), "t");
 }
 
@@ -172,28 +174,115 @@ async fn of_two_lost_tenures_of_a_run_the_later_one_is_at_work_in_whatever_order
     }
 }
 
+/// As if it had just happened.
+fn quarantine(database: &Database) {
+    database.sql("UPDATE systole.settings SET quarantined_until = clock_timestamp() + interval '1 minute'");
+}
+
 #[tokio::test]
-async fn one_whose_end_got_lost_makes_room_for_the_one_behind_it() {
-    let (database, holder, first) = held("nightly").await;
-    database.sql("UPDATE systole.executor_instances SET started_at = systole.rw_since() - interval '1 minute'");
+async fn one_whose_end_got_lost_makes_room_for_the_one_behind_it_while_nobody_may_go_on() {
+    for is_over in [false, true] {
+        let (database, holder, first) = held("nightly").await;
+        fail_over(&database);
+        if !is_over {
+            quarantine(&database);
+        }
+        let second = Tenure { instance: Uuid::now_v7(), fence: first.fence + 1, attempt: 2 };
+        let (verdict, statuses, beats) =
+            if is_over { ("lost", "RUNNING", ["ok", "lost"]) } else { ("ok", "RELEASED RUNNING", ["lost", "ok"]) };
+        assert_eq!(readopt(&holder, "nightly", second).await, verdict);
+        let ends = "SELECT string_agg(status, ' ' ORDER BY attempt) FROM systole.executor_instances";
+        assert_eq!(database.value(ends), statuses);
+        assert_eq!(holder.beat(&[first.instance, second.instance]).await, beats);
+    }
+}
+
+#[tokio::test]
+async fn without_a_failover_between_nobody_takes_a_run_by_his_word() {
+    let (database, holder, living) = held("nightly").await;
+    let forged = Tenure { instance: Uuid::now_v7(), fence: living.fence + 1_000_000_000, attempt: 9 };
+    // Nor with one, for whoever comes from elsewhere, or from a line before the last.
+    let readopt_from =
+        "SELECT systole.readopt('nightly', $1, $2, 9, '4211@a', 'a', 4211, NULL, NULL, NULL, 'none', 30000, NULL,
+                            NULL, $3)";
+    let (now, before) = (database.value("SELECT systole.history()"), database.value("SELECT systole.history()"));
     fail_over(&database);
-    let second = Tenure { instance: Uuid::now_v7(), fence: first.fence + 1, attempt: 2 };
+    let zero = before.replace("-00000001", "-00000000");
+    database.sql("UPDATE systole.settings SET history = '1-00000009'; SELECT systole.quarantined_until()");
+    quarantine(&database);
+    for history in [None, Some(now), Some("1-00000008".to_owned()), Some(zero)] {
+        let row = holder.query_one(readopt_from, &[&forged.instance, &forged.fence, &history]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(0), "lost", "{history:?}");
+    }
+    assert_eq!(holder.beat(&[living.instance]).await, ["ok"]);
+    let row = holder.query_one(readopt_from, &[&forged.instance, &forged.fence, &"1-00000009"]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "ok", "the line just before this one");
+}
+
+#[tokio::test]
+async fn what_people_asked_for_since_is_not_undone() {
+    for (ask, verdict, stop) in [
+        ("SELECT systole.submit('nightly', argv => ARRAY['true'], again => true)", "lost", None),
+        ("SELECT systole.retry('nightly', 'a test')", "lost", None),
+        ("SELECT systole.cancel('nightly', 'a test')", "ok", Some("t")),
+    ] {
+        let database = database();
+        let holder = Session::on(&database).await;
+        database.sql("SELECT systole.submit('nightly', argv => ARRAY['true'])");
+        let tenure = holder.claim(&Ask::of("nightly")).await.granted();
+        let was = if ask.contains("cancel") { "QUEUED" } else { "FAILED" };
+        forget(&database, "nightly", tenure);
+        database.sql(&format!(
+            "INSERT INTO systole.runs (run_id, status, lane_id) VALUES ('nightly', '{was}', 1)
+                 ON CONFLICT (run_id) DO UPDATE SET status = '{was}', lane_id = 1"
+        ));
+        fail_over(&database);
+        database.sql(ask);
+        assert_eq!(readopt(&holder, "nightly", tenure).await, verdict, "{ask}");
+        let asked = database.sql("SELECT stop_requested_at IS NOT NULL FROM systole.executor_instances");
+        assert_eq!(asked.first().map(|row| row[0].as_str()), stop, "{ask}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_was_taken_away_by_force_bars_nobody_who_followed_him() {
+    let (database, holder, first) = held("nightly").await;
+    database.sql("SELECT systole.take_away('nightly', 'a test', false)");
+    fail_over(&database);
+    quarantine(&database);
+    let second = Tenure { instance: Uuid::now_v7(), fence: first.fence + 9_000_000_000, attempt: 2 };
     assert_eq!(readopt(&holder, "nightly", second).await, "ok");
-    let ends = "SELECT attempt, status FROM systole.executor_instances ORDER BY attempt";
-    assert_eq!(database.sql(ends), [["1", "RELEASED"], ["2", "RUNNING"]]);
-    assert_eq!(holder.beat(&[first.instance, second.instance]).await, ["lost", "ok"]);
-    assert_eq!(database.value("SELECT count(*) FROM systole.run_events WHERE kind = 'released'"), "1");
+    assert_eq!(database.value("SELECT count(*) FROM systole.executor_instances WHERE bars_successor"), "0");
+    let told = "SELECT string_agg(kind, ' ' ORDER BY id) FROM systole.run_events";
+    assert_eq!(database.value(told), "claimed crashed unbarred readopted");
 }
 
 #[tokio::test]
 async fn nobody_who_takes_up_a_tenure_waits_for_a_lock() {
-    let database = database();
-    let (holder, stranger) = (Session::on(&database).await, Session::on(&database).await);
-    let tenure = holder.claim(&Ask::of("nightly")).await.granted();
-    stranger.batch_execute("BEGIN; SELECT FROM systole.runs FOR UPDATE").await.unwrap();
-    let readopt_it = "SELECT systole.readopt('nightly', $1, $2, 1, '4211@a', 'a', 4211, NULL, NULL, NULL, 'none', 30000, NULL, NULL)";
-    let error = holder.query_one(readopt_it, &[&tenure.instance, &tenure.fence]).await.unwrap_err();
-    assert_eq!(error.code().unwrap().code(), "55P03", "{error:?}");
-    stranger.batch_execute("ROLLBACK").await.unwrap();
-    assert_eq!(readopt(&holder, "nightly", tenure).await, "ok");
+    for is_known in [true, false] {
+        let (database, holder, first) = held("nightly").await;
+        let stranger = Session::on(&database).await;
+        fail_over(&database);
+        quarantine(&database);
+        let lock = if is_known {
+            "SELECT FROM systole.runs FOR UPDATE"
+        } else {
+            "INSERT INTO systole.runs (run_id, status) VALUES ('other', 'QUEUED')"
+        };
+        stranger.batch_execute(&format!("BEGIN; {lock}")).await.unwrap();
+        let second = Tenure { instance: Uuid::now_v7(), fence: first.fence + 1, attempt: 2 };
+        let run = if is_known { "nightly" } else { "other" };
+        let readopt_it = format!(
+            "SELECT systole.readopt('{run}', $1, $2, 2, '4211@a', 'a', 4211, NULL, NULL, NULL, 'none', 30000, NULL, NULL,
+                 (SELECT history_before FROM systole.settings))"
+        );
+        let asked = std::time::Instant::now();
+        let error = holder.query_one(&readopt_it, &[&second.instance, &second.fence]).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "55P03", "{error:?}");
+        assert!(asked.elapsed().as_millis() < 1000, "{:?}", asked.elapsed());
+        // One that is known hears how it is with it at once.
+        assert_eq!(readopt(&holder, "nightly", first).await, "ok");
+        stranger.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(readopt(&holder, run, second).await, "ok");
+    }
 }

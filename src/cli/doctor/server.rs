@@ -164,7 +164,11 @@ fn durability(row: &Row) -> Check {
 
 fn history(session: &Session, row: &Row) -> Check {
     let Some(history) = session.history() else {
-        return Check::good("history", "a standby continues none of its own");
+        if row.get("read_only") {
+            return Check::good("history", "a standby continues none of its own");
+        }
+        let remedy = "fail over only to servers that have all commits, or stop all executors before";
+        return Check::bad("history", "this server does not tell its timeline: no failover is recognised", remedy);
     };
     let until: Option<DateTime<Utc>> = row.get("quarantined_until");
     let lossless: bool = row.get("lossless_failover");
