@@ -94,6 +94,23 @@ pub(super) fn clear_stale(data: &Path, account: &Account) -> Result<(), Embedded
     }
 }
 
+/// Removes the lock files of sockets that nobody listens on any more. Only under the lock, and when nothing is
+/// [`Postmaster::running`].
+///
+/// Like `postmaster.pid` they name a pid, and PostgreSQL does not start while a process of its user has that: another one
+/// that was given it, or the killed server itself for as long as nobody has waited for it. Whether backends have outlived
+/// their postmaster is told by `postmaster.pid` alone.
+pub(super) fn clear_stale_locks(socket_dir: &Path) -> Result<(), EmbeddedError> {
+    for entry in fs::read_dir(socket_dir).map_err(EmbeddedError::io("list", socket_dir))? {
+        let path = entry.map_err(EmbeddedError::io("list", socket_dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(".s.PGSQL.") && name.ends_with(".lock") {
+            fs::remove_file(&path).map_err(EmbeddedError::io("clear away the stale", &path))?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +146,16 @@ mod tests {
         fs::write(&file, "").unwrap();
         clear_stale(data.path(), &me).unwrap();
         assert!(!file.exists());
+    }
+
+    #[test]
+    fn the_lock_of_a_dead_servers_socket_keeps_nobody_from_starting() {
+        let sockets = tempfile::tempdir().unwrap();
+        let (lock, other) = (sockets.path().join(".s.PGSQL.5432.lock"), sockets.path().join("notes.lock"));
+        // A pid that lives: PostgreSQL would believe it, and refuse.
+        fs::write(&lock, format!("{}\n/tmp/d\n", std::process::id())).unwrap();
+        fs::write(&other, "").unwrap();
+        clear_stale_locks(sockets.path()).unwrap();
+        assert!(!lock.exists() && other.exists());
     }
 }

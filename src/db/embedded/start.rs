@@ -12,7 +12,7 @@ use super::endpoint::Endpoint;
 use super::error::{EmbeddedError, last_lines};
 use super::folder::write_private;
 use super::place::socket_dir;
-use super::postmaster::{Postmaster, clear_stale};
+use super::postmaster::{Postmaster, clear_stale, clear_stale_locks};
 
 /// Recovery after a crash reads at most a gigabyte of log.
 const START_BOUND: Duration = Duration::from_secs(30);
@@ -38,6 +38,7 @@ impl Cluster {
                 return Err(self.not_started(""));
             }
             clear_stale(&self.data(), account)?;
+            clear_stale_locks(&socket_dir(&self.dir, account))?;
             let port = self.free_port(account)?;
             match self.pg_ctl_start(port, binaries, account, left) {
                 Err(EmbeddedError::Program { output, .. }) if Postmaster::running(&self.data()).is_none() => {
