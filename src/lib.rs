@@ -9,6 +9,7 @@
 //! 4. [`instance`]: who may act on a run, and until when. `supervise`: the command's surroundings. `run`: what people ask.
 //!    [`node`]: what is queued, and a [`Worker`] for programs that take it from there.
 //! 5. `config`: what was configured, and where. `attempt`: one attempt, from its claim to its finish.
+//!    `daemon`: a node. `drill`: a fleet that is broken on purpose, and judged.
 //! 6. [`cli`]: what a person types.
 
 #![deny(unsafe_code)]
@@ -19,6 +20,8 @@ pub mod cli;
 mod config;
 mod daemon;
 pub mod db;
+#[cfg(target_os = "linux")]
+mod drill;
 pub mod elapsed;
 pub mod guard;
 pub mod identity;

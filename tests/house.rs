@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The layers from the top to the bottom, as in ARCHITECTURE.md. Neighbours on one line do not import each other.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
-    &["daemon"],
+    &["daemon", "drill"],
     &["attempt"],
     &["config"],
     &["run", "node", "output"],

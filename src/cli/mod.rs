@@ -5,6 +5,8 @@ mod check;
 mod context;
 mod demo;
 mod doctor;
+#[cfg(target_os = "linux")]
+mod drill;
 mod embedded;
 mod events;
 mod exit;
@@ -87,6 +89,17 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Watch three nodes share twenty runs, and one of them die
     Demo(demo::Arguments),
+    /// Break a throw-away fleet on purpose, and prove that nothing overlapped and nothing was lost
+    #[cfg(target_os = "linux")]
+    Drill(drill::Arguments),
+    /// What the fleet of a drill runs
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    DrillProbe(drill::ProbeArguments),
+    /// A node of a drill
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    DrillNode,
     /// Manage the private PostgreSQL of this user on this machine
     Embedded(embedded::Arguments),
     /// Print the completion script of a shell
@@ -145,6 +158,12 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Migrate(arguments) => migrate::execute(arguments, &settings),
         Command::Doctor(arguments) => doctor::execute(&arguments, &settings),
         Command::Demo(arguments) => demo::execute(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Drill(arguments) => drill::execute(&arguments, &settings),
+        #[cfg(target_os = "linux")]
+        Command::DrillProbe(arguments) => drill::probe(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::DrillNode => drill::node(),
         Command::Embedded(arguments) => embedded::execute(&arguments),
         Command::Completions(arguments) => paperwork::completions(&arguments, Arguments::command()),
         Command::Man(arguments) => paperwork::man(&arguments, Arguments::command()),

@@ -1,0 +1,141 @@
+//! Collects what a verdict needs: the logs of the probes, the tables, the ledger, what the nodes said, and an audit.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use uuid::Uuid;
+
+use super::ledger;
+use super::server::Server;
+use super::verdict::{Attempt, Evidence, Sighting};
+use super::{DrillError, SCHEMA};
+
+const ATTEMPTS: &str = "-- drill.attempts
+    SELECT i.run_id, i.attempt, i.host, i.instance_id::text AS instance_id, i.status, i.cause, i.exit_code,
+           i.containment LIKE '%cgroup%' AS has_freezer, extract(epoch FROM e.at)::float8 AS claimed_at, extract(epoch FROM i.ended_at)::float8 AS ended_at
+      FROM systole.executor_instances i
+      JOIN systole.run_events e ON e.run_id = i.run_id AND e.instance_id = i.instance_id AND e.kind = 'claimed'
+     ORDER BY i.run_id, i.attempt";
+const RUNS: &str = "-- drill.runs
+    SELECT run_id, status FROM systole.runs";
+
+/// What a probe's processes have written.
+#[derive(Debug, Default)]
+struct Logs {
+    sightings: Vec<Sighting>,
+    /// Transfers whose commit was answered.
+    moved: Vec<Uuid>,
+}
+
+/// All but faults, orphans and nodes that hang; and how many transfers there were.
+pub(super) async fn collect(server: &Server, probes: &Path, nodes: &[&Path]) -> Result<(Evidence, usize), DrillError> {
+    let mut link = server.link();
+    let attempts = link.call(async |session| session.query(ATTEMPTS, &[]).await).await?;
+    let runs = link.call(async |session| session.query(RUNS, &[]).await).await?;
+    let closing = link.call(async |session| ledger::close(session).await).await?;
+    let Logs { sightings, moved } =
+        read_probes(probes).map_err(DrillError::at(format!("read {}", probes.display())))?;
+    let lost = moved.iter().filter(|transfer| !closing.transfers.contains(transfer));
+    let lost = lost.map(|transfer| format!("transfer {transfer} was committed, and is not in the ledger"));
+    let evidence = Evidence {
+        sightings,
+        attempts: attempts
+            .iter()
+            .map(|row| Attempt {
+                run_id: row.get("run_id"),
+                attempt: row.get("attempt"),
+                host: row.get("host"),
+                instance_id: row.get("instance_id"),
+                has_freezer: row.get("has_freezer"),
+                status: row.get("status"),
+                cause: row.get("cause"),
+                exit_code: row.get("exit_code"),
+                claimed_at: row.get("claimed_at"),
+                ended_at: row.get("ended_at"),
+            })
+            .collect(),
+        runs: runs.iter().map(|row| (row.get("run_id"), row.get("status"))).collect(),
+        acknowledged: nodes.iter().flat_map(|log| acknowledged(&fs::read_to_string(log).unwrap_or_default())).collect(),
+        ledger_errors: lost.chain(closing.errors).collect(),
+        audit_violations: audit(server)?,
+        ..Evidence::default()
+    };
+    Ok((evidence, closing.transfers.len()))
+}
+
+fn read_probes(folder: &Path) -> std::io::Result<Logs> {
+    let mut logs = Logs::default();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let text = fs::read_to_string(entry.path())?;
+        logs.moved.extend(text.lines().filter_map(|line| line.strip_prefix("M ")?.parse::<Uuid>().ok()));
+        logs.sightings.extend(sighting(&name, &text));
+    }
+    Ok(logs)
+}
+
+/// From the file of one process: `RUN.ATTEMPT.ROLE.START`. A last line that a kill cut short says nothing.
+fn sighting(name: &str, text: &str) -> Option<Sighting> {
+    let mut parts = name.split('.');
+    let (run_id, attempt, role) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?, parts.next()?.to_owned());
+    let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let moments =
+        whole.filter_map(|line| line.strip_prefix("T ").or_else(|| line.strip_prefix("E "))?.parse::<u64>().ok());
+    let (first, last) = moments.fold((u64::MAX, 0), |(first, last), moment| (first.min(moment), last.max(moment)));
+    (last > 0).then_some(Sighting { run_id, attempt, role, first, last })
+}
+
+/// `systole: run "ID" attempt N: COMPLETED (exit code 0)` is said once the database has confirmed it.
+fn acknowledged(log: &str) -> BTreeSet<(String, i32)> {
+    let told = log.lines().filter_map(|line| {
+        let (run_id, rest) = line.strip_prefix("systole: run \"")?.split_once("\" attempt ")?;
+        let (attempt, rest) = rest.split_once(": ")?;
+        rest.starts_with("COMPLETED").then_some((run_id.to_owned(), attempt.parse().ok()?))
+    });
+    told.collect()
+}
+
+/// What `systole audit` finds in the history, as anybody would ask it.
+fn audit(server: &Server) -> Result<Vec<String>, DrillError> {
+    let program = std::env::current_exe().map_err(DrillError::at("find this program"))?;
+    let output = Command::new(program)
+        .args(["audit", "--json", "--schema", SCHEMA, "--attempt-timeout", "5s", "--fence-after", "15s"])
+        .env("SYSTOLE_DATABASE_URL", &server.local_url)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(DrillError::at("run systole audit"))?;
+    if output.status.code() == Some(0) {
+        return Ok(Vec::new());
+    }
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let violations = report["violations"].as_array().cloned().unwrap_or_default();
+    let mut told: Vec<String> =
+        violations.iter().map(|one| format!("audit: {} {}", one["run_id"], one["message"])).collect();
+    if told.is_empty() {
+        told.push(format!("audit: {} {}", output.status, String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Ok(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_a_kill_cut_short_is_read_as_far_as_it_goes() {
+        let seen = sighting("d000001.2.straggle.77", "T 100\nM x\nT 250\nT 9999").unwrap();
+        assert_eq!((seen.run_id.as_str(), seen.attempt, seen.role.as_str()), ("d000001", 2, "straggle"));
+        assert_eq!((seen.first, seen.last), (100, 250));
+        assert!(sighting("d000001.2.work.77", "").is_none());
+    }
+
+    #[test]
+    fn only_what_was_recorded_was_acknowledged() {
+        let log = "ready: node\nsystole: run \"d1\" attempt 2: COMPLETED (exit code 0)\nsystole: run \"d2\" attempt 1: ended, \
+                   which is not recorded yet\nsystole: run \"d3\" attempt 1: CRASHED (exit code 137)\n";
+        assert_eq!(acknowledged(log), BTreeSet::from([("d1".to_owned(), 2)]));
+    }
+}
