@@ -60,8 +60,8 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
 
 /// Is the child of an executor.
 pub(super) fn probe(arguments: &ProbeArguments) -> Result<u8, Failure> {
-    let is_well = context::block_on(async { Ok(drill::work_as_probe(arguments.role).await?) })?;
-    Ok(if is_well { code::OK } else { code::FINDINGS })
+    context::block_on(async { Ok(drill::work_as_probe(arguments.role).await?) })?;
+    Ok(code::OK)
 }
 
 /// Becomes a node that ends with its drill.
@@ -128,6 +128,12 @@ fn show(verdict: &Verdict) {
         verdict.late_writes_refused,
         if verdict.is_cut_short { "; cut short by a signal" } else { "" }
     ));
+    if verdict.transfers_lost_in_failovers > 0 {
+        print::text(&format!(
+            "{} transfers were committed just before a failover, and got lost in it, as commits do without a synchronous standby",
+            verdict.transfers_lost_in_failovers
+        ));
+    }
     if let Some(ratio) = verdict.hot_ratio {
         print::text(&format!("{:.1} % of heartbeats were HOT updates", ratio * 100.0));
     }

@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use uuid::Uuid;
 
 use super::ledger;
+use super::plan::Kind;
 use super::server::Server;
-use super::verdict::{Attempt, Evidence, Sighting};
+use super::verdict::{Attempt, Evidence, Fault, Sighting};
 use super::{DrillError, SCHEMA};
 
 const ATTEMPTS: &str = "-- drill.attempts
@@ -21,24 +22,46 @@ const ATTEMPTS: &str = "-- drill.attempts
 const RUNS: &str = "-- drill.runs
     SELECT run_id, status FROM systole.runs";
 
+/// By how much a standby that follows may be behind, on a busy machine.
+const LAG: f64 = 1.0;
+
 /// What a probe's processes have written.
 #[derive(Debug, Default)]
 struct Logs {
     sightings: Vec<Sighting>,
-    /// Transfers whose commit was answered.
-    moved: Vec<Uuid>,
+    /// Transfers whose commit was answered, and when.
+    moved: Vec<(u64, Uuid)>,
 }
 
-/// All but faults, orphans and nodes that hang; and how many transfers there were.
-pub(super) async fn collect(server: &Server, probes: &Path, nodes: &[&Path]) -> Result<(Evidence, usize), DrillError> {
+/// How transfers fared.
+#[derive(Debug)]
+pub(super) struct Transfers {
+    pub(super) count: usize,
+    pub(super) lost_in_failovers: usize,
+}
+
+/// All but orphans and nodes that hang. `offset`: what the clock of the faults' moments says at the boot of this machine.
+pub(super) async fn collect(
+    server: &Server,
+    probes: &Path,
+    nodes: &[&Path],
+    faults: Vec<Fault>,
+    offset: f64,
+) -> Result<(Evidence, Transfers), DrillError> {
     let mut link = server.link();
     let attempts = link.call(async |session| session.query(ATTEMPTS, &[]).await).await?;
     let runs = link.call(async |session| session.query(RUNS, &[]).await).await?;
     let closing = link.call(async |session| ledger::close(session).await).await?;
     let Logs { sightings, moved } =
         read_probes(probes).map_err(DrillError::at(format!("read {}", probes.display())))?;
-    let lost = moved.iter().filter(|transfer| !closing.transfers.contains(transfer));
-    let lost = lost.map(|transfer| format!("transfer {transfer} was committed, and is not in the ledger"));
+    let missing = moved.iter().filter(|(_, transfer)| !closing.transfers.contains(transfer));
+    let (excused, lost): (Vec<_>, Vec<_>) = missing.partition(|(nanos, _)| {
+        let at = *nanos as f64 / 1e9 + offset;
+        let failovers = faults.iter().filter(|fault| fault.kind == Kind::FailedOver);
+        failovers.clone().any(|fault| fault.at - LAG <= at && at <= fault.until)
+    });
+    let transfers = Transfers { count: closing.transfers.len(), lost_in_failovers: excused.len() };
+    let lost = lost.iter().map(|(_, transfer)| format!("transfer {transfer} was committed, and is not in the ledger"));
     let evidence = Evidence {
         sightings,
         attempts: attempts
@@ -60,9 +83,10 @@ pub(super) async fn collect(server: &Server, probes: &Path, nodes: &[&Path]) -> 
         acknowledged: nodes.iter().flat_map(|log| acknowledged(&fs::read_to_string(log).unwrap_or_default())).collect(),
         ledger_errors: lost.chain(closing.errors).collect(),
         audit_violations: audit(server)?,
+        faults,
         ..Evidence::default()
     };
-    Ok((evidence, closing.transfers.len()))
+    Ok((evidence, transfers))
 }
 
 fn read_probes(folder: &Path) -> std::io::Result<Logs> {
@@ -71,21 +95,24 @@ fn read_probes(folder: &Path) -> std::io::Result<Logs> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let text = fs::read_to_string(entry.path())?;
-        logs.moved.extend(text.lines().filter_map(|line| line.strip_prefix("M ")?.parse::<Uuid>().ok()));
+        logs.moved.extend(text.lines().filter_map(|line| {
+            let (nanos, transfer) = line.strip_prefix("M ")?.split_once(' ')?;
+            Some((nanos.parse().ok()?, transfer.parse().ok()?))
+        }));
         logs.sightings.extend(sighting(&name, &text));
     }
     Ok(logs)
 }
 
-/// From the file of one process: `RUN.ATTEMPT.ROLE.START`. A last line that a kill cut short says nothing.
+/// From the file of one process: `RUN.FENCE.ROLE.START`. A last line that a kill cut short says nothing.
 fn sighting(name: &str, text: &str) -> Option<Sighting> {
     let mut parts = name.split('.');
-    let (run_id, attempt, role) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?, parts.next()?.to_owned());
+    let (run_id, fence, role) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?, parts.next()?.to_owned());
     let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     let moments =
         whole.filter_map(|line| line.strip_prefix("T ").or_else(|| line.strip_prefix("E "))?.parse::<u64>().ok());
     let (first, last) = moments.fold((u64::MAX, 0), |(first, last), moment| (first.min(moment), last.max(moment)));
-    (last > 0).then_some(Sighting { run_id, attempt, role, first, last })
+    (last > 0).then_some(Sighting { run_id, fence, role, first, last })
 }
 
 /// `systole: run "ID" attempt N: COMPLETED (exit code 0)` is said once the database has confirmed it.
@@ -127,7 +154,7 @@ mod tests {
     #[test]
     fn a_log_that_a_kill_cut_short_is_read_as_far_as_it_goes() {
         let seen = sighting("d000001.2.straggle.77", "T 100\nM x\nT 250\nT 9999").unwrap();
-        assert_eq!((seen.run_id.as_str(), seen.attempt, seen.role.as_str()), ("d000001", 2, "straggle"));
+        assert_eq!((seen.run_id.as_str(), seen.fence, seen.role.as_str()), ("d000001", 2, "straggle"));
         assert_eq!((seen.first, seen.last), (100, 250));
         assert!(sighting("d000001.2.work.77", "").is_none());
     }

@@ -19,6 +19,12 @@ use crate::elapsed::{Instant, sleep_until};
 const LOOK: Duration = Duration::from_millis(20);
 const RETURN_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Beyond this a plan is behind its moments.
+const LATE: Duration = Duration::from_millis(500);
+
+/// How long a server may take to notice that one of its processes was killed.
+const NOTICE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Between two starts of a node that finds no database.
 const RESTART_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -43,6 +49,8 @@ enum Wound {
     CutOff(usize),
     DiskFull(usize),
     Server,
+    /// Its standby hears nothing, and takes its place.
+    Deafened,
     Locked(JoinHandle<()>),
 }
 
@@ -65,12 +73,13 @@ pub(super) struct Injector {
 pub(super) fn obstacles(server: &Server, fleet: &Fleet, no_network: Option<&str>) -> BTreeMap<Kind, String> {
     let not_ours = "takes the server's own process, and a database that was given is left running";
     let no_namespace = "takes PID namespaces: nothing less ends a tree that has lost supervisor and guard at once";
-    let mut obstacles = BTreeMap::from([
-        (Kind::ClockStepped, "this version of the drill cannot set the clock of a server (libfaketime)".to_owned()),
-        (Kind::FailedOver, "this version of the drill has no standby to promote".to_owned()),
-    ]);
-    if !server.is_own() {
-        obstacles.extend([Kind::BackendKilled, Kind::PostmasterKilled].map(|kind| (kind, not_ours.to_owned())));
+    let mut obstacles = BTreeMap::from([(
+        Kind::ClockStepped,
+        "this version of the drill cannot set the clock of a server (libfaketime)".to_owned(),
+    )]);
+    if server.own.is_none() {
+        let kinds = [Kind::BackendKilled, Kind::PostmasterKilled, Kind::FailedOver];
+        obstacles.extend(kinds.map(|kind| (kind, not_ours.to_owned())));
     }
     if let Some(reason) = no_network {
         obstacles.extend([Kind::CutOff, Kind::CutOffBriefly, Kind::DiskFull].map(|kind| (kind, reason.to_owned())));
@@ -87,7 +96,7 @@ impl Injector {
         let before = wall();
         let rows = link.call(async |session| session.query(CLOCK, &[]).await).await?;
         let seconds: f64 = rows.first().expect("one row").get("seconds");
-        let offset = if server.is_own() { 0.0 } else { seconds - (before + wall()) / 2.0 };
+        let offset = if server.own.is_some() { 0.0 } else { seconds - (before + wall()) / 2.0 };
         let mark = mark.to_owned();
         let (faults, wounds) = (Vec::new(), BTreeMap::new());
         Ok(Injector { fleet, server, link, mark, offset, begun: Instant::now(), faults, missed: 0, wounds })
@@ -110,6 +119,11 @@ impl Injector {
             } else {
                 self.heal(number).await?;
             }
+            // A database that takes longer to come back than was thought delays all that follows: one thing at a time.
+            let late = Instant::now().since(self.begun + Duration::from_millis(at_ms));
+            if late > LATE {
+                self.begun = self.begun + late;
+            }
         }
         Ok(())
     }
@@ -131,7 +145,8 @@ impl Injector {
         Ok(())
     }
 
-    fn now(&self) -> f64 {
+    /// The moment, by the database's clock.
+    pub(super) fn now(&self) -> f64 {
         wall() + self.offset
     }
 
@@ -173,7 +188,7 @@ impl Injector {
                 self.fleet.places[host].is_struck = true;
                 Some(Wound::Stopped(host))
             }
-            (Kind::CutOffBriefly | Kind::CutOff, Some(host)) => match &self.server.network {
+            (Kind::CutOffBriefly | Kind::CutOff, Some(host)) => match self.server.network() {
                 Some(network) => {
                     network.cut(host)?;
                     self.fleet.places[host].is_struck = true;
@@ -188,11 +203,17 @@ impl Injector {
             }
             (Kind::BackendKilled, _) => self.kill_backend(step.pick).await.then_some(Wound::Server),
             (Kind::PostmasterKilled, _) => {
-                self.server.kill()?;
+                if let Some(servers) = &self.server.own {
+                    servers.kill()?;
+                }
                 Some(Wound::Server)
             }
+            (Kind::FailedOver, _) => match &mut self.server.own {
+                Some(servers) => servers.deafen().await?.then_some(Wound::Deafened),
+                None => None,
+            },
             (Kind::RowsLocked, _) => Some(Wound::Locked(self.lock_rows(step.length_ms))),
-            (Kind::ClockStepped | Kind::FailedOver, _) | (_, None) => None,
+            (Kind::ClockStepped, _) | (_, None) => None,
         };
         let Some(wound) = wound else {
             self.missed += 1;
@@ -218,12 +239,20 @@ impl Injector {
         Some(Wound::GuardStopped(guard))
     }
 
+    /// And waits until all other sessions are ended by that: only then there is something to come back from.
     async fn kill_backend(&mut self, pick: u32) -> bool {
         let pick = i64::from(pick);
         let parameters = &[(&pick as _, tokio_postgres::types::Type::INT8)];
         let rows = self.link.call(async |session| session.query(BACKEND, parameters).await).await.unwrap_or_default();
         let pid = rows.first().and_then(|row| Pid::from_raw(row.get("pid")));
-        pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+        let Some(Ok(())) = pid.map(|pid| kill_process(pid, Signal::KILL)) else { return false };
+        let killed = Instant::now();
+        while self.link.call(async |session| session.query(CLOCK, &[]).await).await.is_ok()
+            && Instant::now().since(killed) < NOTICE_PATIENCE
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+        true
     }
 
     /// By somebody else, who ends when his statement does.
@@ -256,7 +285,7 @@ impl Injector {
                 None
             }
             Wound::CutOff(host) => {
-                if let Some(network) = &self.server.network {
+                if let Some(network) = self.server.network() {
                     network.mend(host)?;
                 }
                 Some(host)
@@ -265,8 +294,10 @@ impl Injector {
                 self.fleet.fill_disk(host, false).map_err(DrillError::at("make room on a disk"))?;
                 Some(host)
             }
-            Wound::Server => {
-                self.server.start()?;
+            Wound::Server | Wound::Deafened => {
+                if let Some(servers) = &mut self.server.own {
+                    if matches!(wound, Wound::Deafened) { servers.fail_over()? } else { servers.restart()? }
+                }
                 self.wait_for_database().await?;
                 None
             }

@@ -44,10 +44,10 @@ impl Fleet {
         let mut fleet = Fleet { places: Vec::new(), url: server.url.clone(), mark: mark.to_owned() };
         for number in 0..HOSTS {
             let name = format!("drill-{}", number + 1);
-            let host = Host::start(&name, server.network.is_some())?;
+            let host = Host::start(&name, server.network().is_some())?;
             let folder = folder.join(&name);
             std::fs::create_dir(&folder).map_err(DrillError::at(format!("make {}", folder.display())))?;
-            if let Some(network) = &server.network {
+            if let Some(network) = server.network() {
                 network.plug_in(&host, number)?;
                 host.mount_disk(&folder)?;
             }

@@ -3,7 +3,7 @@
 //! ```text
 //! plan      from the seed alone: what is broken, when, for how long                                  (pure)
 //! host      a thread in namespaces of its own: the network and the state folder of one machine
-//! server    the private PostgreSQL, in a network of its own, killed and started again
+//! servers   a private PostgreSQL and its standby, in a network of their own, killed, started again, promoted
 //! fleet     a node on each host, as real processes of this program
 //! probe     what the fleet runs: it writes down when it ran, and moves money in fenced transactions
 //! work      keeps the fleet busy, and writes late, as somebody who does not know that he was superseded
@@ -24,6 +24,7 @@ mod evidence;
 mod faults;
 mod fleet;
 mod host;
+mod leash;
 mod ledger;
 mod network;
 mod plan;
@@ -31,6 +32,7 @@ mod probe;
 mod processes;
 mod run;
 mod server;
+mod servers;
 mod verdict;
 mod work;
 

@@ -50,7 +50,7 @@ pub(crate) enum Kind {
     DiskFull,
     /// The database's clock is set.
     ClockStepped,
-    /// A standby is promoted.
+    /// The primary is killed and its standby promoted, without what was committed last.
     FailedOver,
 }
 
@@ -104,7 +104,8 @@ impl Kind {
             Kind::RowsLocked => habit(2, 300..=stale * 5 / 8, 1000),
             Kind::DiskFull => habit(2, 500..=3000, 1000),
             Kind::ClockStepped => habit(1, 0..=0, 2000),
-            Kind::FailedOver => habit(1, 0..=0, 6000),
+            // So long are commits lost; and nothing is granted anew for as long as its healing takes.
+            Kind::FailedOver => habit(1, 0..=400, 5500),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the fleet runs in a drill: it writes down when it ran, and moves money.
 //!
 //! Each process has a file of its own, a word and a value a line: `T` a moment of CLOCK_BOOTTIME at which it ran, in
-//! nanoseconds; `M` a transfer whose commit was answered; `E` the end of its work. The clock is read before the line is
+//! nanoseconds; `M` such a moment, and a transfer whose commit was answered before; `E` the end of its work. The clock is read before the line is
 //! written, so that a line says the truth however long its writer was kept from writing it.
 
 use std::fs::{File, OpenOptions};
@@ -45,11 +45,11 @@ pub(crate) enum Role {
     Straggle,
 }
 
-/// Works. Ends well when its time is over; a transfer that the fence refuses ends it with 1.
-pub(crate) async fn work_as_probe(role: Role) -> Result<bool, DrillError> {
+/// Works until its time is over.
+pub(crate) async fn work_as_probe(role: Role) -> Result<(), DrillError> {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let name = format!("{}.{}.{:?}", variable("SYSTOLE_RUN_ID"), variable("SYSTOLE_ATTEMPT"), role).to_lowercase();
-    // Twice the same attempt is two files.
+    let name = format!("{}.{}.{:?}", variable("SYSTOLE_RUN_ID"), variable("SYSTOLE_FENCE"), role).to_lowercase();
+    // Two of one attempt are two files.
     let path = Path::new(&variable(LOGS)).join(format!("{name}.{}", Instant::now().as_nanos()));
     let failed = |error| DrillError::at(format!("open {}", path.display()))(error);
     let mut log = OpenOptions::new().append(true).create_new(true).open(&path).map_err(failed)?;
@@ -63,7 +63,7 @@ pub(crate) async fn work_as_probe(role: Role) -> Result<bool, DrillError> {
     if role == Role::Straggle {
         let _ = rustix::process::setsid();
         std::thread::sleep(STRAGGLER_LIFE);
-        return Ok(true);
+        return Ok(());
     }
     if variable(HAS_STRAGGLER) == "1" {
         leave_a_straggler().map_err(DrillError::at("start a straggler"))?;
@@ -75,16 +75,14 @@ pub(crate) async fn work_as_probe(role: Role) -> Result<bool, DrillError> {
     let is_fenced = variable(IS_FENCED) != "0";
     while Instant::now() < until {
         let transfer = Transfer::of(&variable("SYSTOLE_RUN_ID"), fence);
-        match settle(&mut link, &transfer, is_fenced).await {
-            Settled::Moved => say(&mut log, 'M', &transfer.transfer_id.to_string()),
-            Settled::Superseded => return Ok(false),
-            // Whoever is away comes back, or this process is ended.
-            Settled::Unknown => {}
+        // Whoever is away comes back, and behind a failover that has lost the claim it is taken up again. Or this process is ended.
+        if let Settled::Moved = settle(&mut link, &transfer, is_fenced).await {
+            say(&mut log, 'M', &format!("{} {}", Instant::now().as_nanos(), transfer.transfer_id));
         }
         tokio::time::sleep(TRANSFER_INTERVAL).await;
     }
     say(&mut log, 'E', &Instant::now().as_nanos().to_string());
-    Ok(true)
+    Ok(())
 }
 
 pub(super) enum Settled {

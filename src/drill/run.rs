@@ -9,9 +9,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::faults::{Injector, obstacles};
 use super::fleet::Fleet;
+use super::leash::Leash;
 use super::network::{self, Network};
 use super::plan::{Kind, plan};
-use super::server::{Leash, Server};
+use super::server::Server;
 use super::verdict::{Evidence, Verdict};
 use super::work::Work;
 use super::{DrillError, evidence, ledger};
@@ -63,7 +64,7 @@ async fn hold(order: &Order, folder: &Path, signals: &mut Signals) -> Result<Ver
         Some(url) => Server::given(url)?,
         None => {
             let network = if no_network.is_none() { Some(Network::make()?) } else { None };
-            Server::own(&folder.join("postgres"), network)?
+            Server::own(folder, network)?
         }
     };
     server.prepare().await?;
@@ -124,13 +125,10 @@ async fn play(
     work.hunt_the_last(DEATH_PATIENCE).await;
     let node_logs: Vec<PathBuf> = injector.fleet.places.iter().map(|place| place.log.clone()).collect();
     let node_logs: Vec<&Path> = node_logs.iter().map(PathBuf::as_path).collect();
-    let (collected, transfers) = evidence::collect(&injector.server, &probes, &node_logs).await?;
-    let evidence = Evidence {
-        faults: injector.faults.clone(),
-        orphans: work.orphans.values().cloned().collect(),
-        stuck_nodes,
-        ..collected
-    };
+    let offset = injector.now() - Instant::now().as_nanos() as f64 / 1e9;
+    let faults = std::mem::take(&mut injector.faults);
+    let (collected, transfers) = evidence::collect(&injector.server, &probes, &node_logs, faults, offset).await?;
+    let evidence = Evidence { orphans: work.orphans.values().cloned().collect(), stuck_nodes, ..collected };
     let verdict = Verdict {
         seed: order.seed,
         duration_seconds: duration.as_secs_f64(),
@@ -138,7 +136,8 @@ async fn play(
         is_cut_short,
         not_injected: not_injected.into_iter().map(|(kind, why)| (kind.name(), why)).collect::<BTreeMap<_, _>>(),
         missed: injector.missed,
-        transfers,
+        transfers: transfers.count,
+        transfers_lost_in_failovers: transfers.lost_in_failovers,
         late_writes_refused: work.late_writes_refused,
         hot_ratio: work.hot_ratio(),
         ..Verdict::of(&evidence)

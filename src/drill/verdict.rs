@@ -28,7 +28,8 @@ const TOLD_MAX: usize = 5;
 #[derive(Debug, Clone)]
 pub(super) struct Sighting {
     pub(super) run_id: String,
-    pub(super) attempt: i32,
+    /// Of its attempt: behind a failover that loses commits, two may have the same number.
+    pub(super) fence: i64,
     /// `work` or `straggle`.
     pub(super) role: String,
     pub(super) first: u64,
@@ -122,6 +123,8 @@ pub(crate) struct Verdict {
     pub(crate) runs: usize,
     pub(crate) attempts: usize,
     pub(crate) transfers: usize,
+    /// Transfers that were committed just before a failover, and got lost in it: nobody can promise those.
+    pub(crate) transfers_lost_in_failovers: usize,
     /// Transfers in the name of a superseded attempt that fence() has refused.
     pub(crate) late_writes_refused: usize,
     pub(crate) violations: Violations,
@@ -202,7 +205,7 @@ fn judge<'a>(evidence: &'a Evidence, attempt: &'a Attempt) -> Option<Judged<'a>>
         let is_of_then = fault.at - SLACK <= ended_at
             && ended_at <= fault.until + window
             && attempt.claimed_at <= fault.until + SLACK;
-        is_of_it && is_of_then && explains(fault.kind, attempt)
+        is_of_it && is_of_then && (explains(fault.kind, attempt) || kills_what_is_frozen(evidence, fault, attempt))
     };
     let fault = evidence.faults.iter().rev().find(explains);
     let how = [
@@ -235,6 +238,17 @@ fn explains(kind: Kind, attempt: &Attempt) -> bool {
     }
 }
 
+/// A frozen tree whose supervisor falls silent is killed within half of kill_grace, and so by a pause that is short.
+fn kills_what_is_frozen(evidence: &Evidence, fault: &Fault, attempt: &Attempt) -> bool {
+    let freezes = |other: &Fault| {
+        let is_on_its_way =
+            other.kind.is_of_database() || other.kind == Kind::CutOffBriefly && other.host == fault.host;
+        is_on_its_way && other.at <= fault.until && fault.at <= other.until + AFTERMATH
+    };
+    let is_killed = attempt.status == "CRASHED" && attempt.cause.as_deref() == Some("proof");
+    fault.kind == Kind::NodePaused && is_killed && evidence.faults.iter().any(freezes)
+}
+
 /// Two attempts of one run that were seen alive in the wrong order. A line says that its writer ran at that moment, so
 /// there is no tolerance: one of the earlier attempt behind the first of the later one is an overlap.
 fn overlaps(sightings: &[Sighting]) -> Vec<String> {
@@ -244,15 +258,15 @@ fn overlaps(sightings: &[Sighting]) -> Vec<String> {
     }
     let mut found = Vec::new();
     for (run_id, mut seen) in by_run {
-        seen.sort_by_key(|sighting| (sighting.attempt, sighting.first));
+        seen.sort_by_key(|sighting| (sighting.fence, sighting.first));
         for (n, one) in seen.iter().enumerate() {
             for other in &seen[n + 1..] {
-                let (a, b) = (one.attempt, other.attempt);
+                let (a, b) = (one.fence, other.fence);
                 if a == b && one.role == other.role {
-                    found.push(format!("run \"{run_id}\": attempt {a} was started twice"));
+                    found.push(format!("run \"{run_id}\": the attempt with fence {a} was started twice"));
                 } else if a < b && one.last > other.first {
                     let by = Duration::from_nanos(one.last - other.first);
-                    found.push(format!("run \"{run_id}\": attempt {a} was at work {by:?} after attempt {b} had begun"));
+                    found.push(format!("run \"{run_id}\": fence {a} was at work {by:?} after fence {b} had begun"));
                 }
             }
         }
@@ -260,12 +274,17 @@ fn overlaps(sightings: &[Sighting]) -> Vec<String> {
     found
 }
 
+/// What a host tells again behind a failover may have got another number.
 fn lost_completions(evidence: &Evidence) -> Vec<String> {
-    let status: BTreeMap<(&str, i32), &str> =
-        evidence.attempts.iter().map(|one| ((one.run_id.as_str(), one.attempt), one.status.as_str())).collect();
+    let completed: BTreeMap<&str, i32> = evidence
+        .attempts
+        .iter()
+        .filter(|one| one.status == "COMPLETED")
+        .map(|one| (one.run_id.as_str(), one.attempt))
+        .collect();
     let is_lost = |(run_id, attempt): &&(String, i32)| {
-        let run = evidence.runs.get(run_id).map(String::as_str);
-        run != Some("COMPLETED") || status.get(&(run_id.as_str(), *attempt)) != Some(&"COMPLETED")
+        evidence.runs.get(run_id).map(String::as_str) != Some("COMPLETED")
+            || completed.get(run_id.as_str()).is_none_or(|newest| newest < attempt)
     };
     let lost = evidence.acknowledged.iter().filter(is_lost);
     lost.map(|(run_id, attempt)| {

@@ -155,7 +155,7 @@ impl Cluster {
         Some(endpoint)
     }
 
-    fn lock(&self, account: &Account) -> Result<File, EmbeddedError> {
+    pub(super) fn lock(&self, account: &Account) -> Result<File, EmbeddedError> {
         let path = self.dir.join(LOCK);
         let lock = folder::open_lock(&self.dir, account).map_err(EmbeddedError::io("open", &path))?;
         let asked = Instant::now();

@@ -27,7 +27,7 @@ log_checkpoints = off
 ";
 
 /// What an interrupted creation leaves behind begins so.
-const NURSERY: &str = "new-";
+pub(super) const NURSERY: &str = "new-";
 
 /// Makes the cluster in `dir` if there is none, or refuses one of another version. Only under the lock.
 pub(super) fn create_if_missing(

@@ -28,6 +28,8 @@ mod error;
 mod folder;
 mod place;
 mod postmaster;
+#[cfg(target_os = "linux")]
+mod standby;
 mod start;
 
 pub use cluster::{Cluster, Options, Status, StopMode};

@@ -2,8 +2,8 @@ use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-fn sighting(run_id: &str, attempt: i32, role: &str, first: u64, last: u64) -> Sighting {
-    Sighting { run_id: run_id.to_owned(), attempt, role: role.to_owned(), first, last }
+fn sighting(run_id: &str, fence: i64, role: &str, first: u64, last: u64) -> Sighting {
+    Sighting { run_id: run_id.to_owned(), fence, role: role.to_owned(), first, last }
 }
 
 /// On host `h`, from second 10 to 12.
@@ -55,13 +55,13 @@ fn attempts_that_follow_each_other_do_not_overlap() {
 fn a_line_behind_the_first_of_a_later_attempt_is_an_overlap() {
     let later = sighting("r", 2, "work", 7 * SECOND, 8 * SECOND);
     let interleaved = [sighting("r", 1, "work", 5 * SECOND, 7 * SECOND + 1), later.clone()];
-    assert_eq!(overlaps(&interleaved), ["run \"r\": attempt 1 was at work 1ns after attempt 2 had begun"]);
+    assert_eq!(overlaps(&interleaved), ["run \"r\": fence 1 was at work 1ns after fence 2 had begun"]);
     // Also if the later one has ended by then: its successor in time is still the older attempt.
     assert_eq!(overlaps(&[sighting("r", 1, "straggle", 5 * SECOND, 60 * SECOND), later.clone()]).len(), 1);
     // Attempts that do not follow each other directly are two as well, and two at once of one attempt are one too many.
     assert_eq!(overlaps(&[later.clone(), sighting("r", 9, "work", 6 * SECOND, 7 * SECOND)]).len(), 1);
     let twice = [later.clone(), later];
-    assert_eq!(overlaps(&twice), ["run \"r\": attempt 2 was started twice"]);
+    assert_eq!(overlaps(&twice), ["run \"r\": the attempt with fence 2 was started twice"]);
 }
 
 #[test]
@@ -113,6 +113,17 @@ fn a_database_that_was_away_explains_the_end_of_what_has_no_freezer() {
     assert!(repeated(ended("proof", false), away()).clean);
     assert!(!repeated(ended("proof", true), away()).clean);
     assert!(!repeated(ended("stale", false), away()).clean);
+}
+
+#[test]
+fn a_short_pause_explains_the_end_of_what_was_frozen() {
+    let pause = || fault(Kind::NodePaused, Some("h"), 11.5, 12.0);
+    let killed = |faults| repeated(attempt(1, "CRASHED", Some("proof")), faults).clean;
+    assert!(killed(vec![fault(Kind::BackendKilled, None, 10.0, 11.0), pause()]));
+    assert!(killed(vec![fault(Kind::CutOffBriefly, Some("h"), 10.0, 11.0), pause()]));
+    assert!(!killed(vec![pause()]));
+    assert!(!killed(vec![fault(Kind::CutOffBriefly, Some("other"), 10.0, 11.0), pause()]));
+    assert!(!killed(vec![fault(Kind::BackendKilled, None, 5.0, 6.0), pause()]));
 }
 
 #[test]
