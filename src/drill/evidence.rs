@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::clock::Chronicle;
 use super::ledger;
 use super::plan::Kind;
 use super::server::Server;
@@ -15,9 +17,19 @@ use super::{DrillError, SCHEMA};
 
 const ATTEMPTS: &str = "-- drill.attempts
     SELECT i.run_id, i.attempt, i.host, i.instance_id::text AS instance_id, i.status, i.cause, i.exit_code,
-           i.containment LIKE '%cgroup%' AS has_freezer, extract(epoch FROM e.at)::float8 AS claimed_at, extract(epoch FROM i.ended_at)::float8 AS ended_at
+           i.containment LIKE '%cgroup%' AS has_freezer,
+           c.id AS claim_id, extract(epoch FROM c.at)::float8 AS claimed_at,
+           e.id AS end_id, extract(epoch FROM e.at)::float8 AS ended_at
       FROM systole.executor_instances i
-      JOIN systole.run_events e ON e.run_id = i.run_id AND e.instance_id = i.instance_id AND e.kind = 'claimed'
+      LEFT JOIN LATERAL (
+          SELECT id, at FROM systole.run_events c
+           WHERE c.run_id = i.run_id AND c.instance_id = i.instance_id AND c.kind IN ('claimed', 'readopted')
+           ORDER BY id LIMIT 1) c ON true
+      LEFT JOIN LATERAL (
+          SELECT id, at FROM systole.run_events e
+           WHERE e.run_id = i.run_id AND e.instance_id = i.instance_id
+             AND e.kind IN ('completed', 'failed', 'timed_out', 'cancelled', 'released', 'crashed')
+           ORDER BY id LIMIT 1) e ON true
      ORDER BY i.run_id, i.attempt";
 const RUNS: &str = "-- drill.runs
     SELECT run_id, status FROM systole.runs";
@@ -40,13 +52,14 @@ pub(super) struct Transfers {
     pub(super) lost_in_failovers: usize,
 }
 
-/// All but orphans and nodes that hang. `offset`: what the clock of the faults' moments says at the boot of this machine.
+/// All but orphans and nodes that hang. With what the clock of the servers did, and what that of the faults' moments says at the boot
+/// of this machine.
 pub(super) async fn collect(
     server: &Server,
     probes: &Path,
     nodes: &[&Path],
     faults: Vec<Fault>,
-    offset: f64,
+    (chronicle, offset): (&Chronicle, f64),
 ) -> Result<(Evidence, Transfers), DrillError> {
     let mut link = server.link();
     let attempts = link.call(async |session| session.query(ATTEMPTS, &[]).await).await?;
@@ -62,6 +75,10 @@ pub(super) async fn collect(
     });
     let transfers = Transfers { count: closing.transfers.len(), lost_in_failovers: excused.len() };
     let lost = lost.iter().map(|(_, transfer)| format!("transfer {transfer} was committed, and is not in the ledger"));
+    let moment = |row: &Row, event_id: &str, at: &str| {
+        let event_id: Option<i64> = row.get(event_id);
+        Some(chronicle.real(event_id?, row.get(at)))
+    };
     let evidence = Evidence {
         sightings,
         attempts: attempts
@@ -75,8 +92,9 @@ pub(super) async fn collect(
                 status: row.get("status"),
                 cause: row.get("cause"),
                 exit_code: row.get("exit_code"),
-                claimed_at: row.get("claimed_at"),
-                ended_at: row.get("ended_at"),
+                // Of who has no event of its claim nobody knows since when.
+                claimed_at: moment(row, "claim_id", "claimed_at").unwrap_or(0.0),
+                ended_at: moment(row, "end_id", "ended_at"),
             })
             .collect(),
         runs: runs.iter().map(|row| (row.get("run_id"), row.get("status"))).collect(),

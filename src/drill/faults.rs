@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
 
 use super::DrillError;
+use super::clock::{Chronicle, STEPS};
 use super::fleet::Fleet;
 use super::plan::{Kind, Step};
 use super::processes::{is_guard, marked};
@@ -25,6 +26,9 @@ const LATE: Duration = Duration::from_millis(500);
 /// How long a server may take to notice that one of its processes was killed.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// By how much a clock that was set may differ from what it was set to, for as long as it takes to ask.
+const CLOCK_ERROR: f64 = 0.9;
+
 /// Between two starts of a node that finds no database.
 const RESTART_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -34,6 +38,8 @@ const BACKEND: &str = "-- drill.backend
                                                  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()), 1)";
 const CLOCK: &str = "-- drill.clock
     SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds";
+const NEWEST: &str = "-- drill.newest
+    SELECT coalesce(max(id), 0) AS event_id, extract(epoch FROM clock_timestamp())::float8 AS seconds FROM systole.run_events";
 const LOCK: &str = "-- drill.lock
     SELECT count(*), pg_sleep($1) FROM
      (SELECT FROM systole.runs WHERE status IN ('QUEUED', 'RUNNING') ORDER BY run_id FOR UPDATE) r,
@@ -52,6 +58,7 @@ enum Wound {
     /// Its standby hears nothing, and takes its place.
     Deafened,
     Locked(JoinHandle<()>),
+    ClockSet,
 }
 
 /// The one who breaks things.
@@ -66,6 +73,7 @@ pub(super) struct Injector {
     pub(super) faults: Vec<Fault>,
     /// Steps that found nothing to strike.
     pub(super) missed: usize,
+    pub(super) chronicle: Chronicle,
     wounds: BTreeMap<usize, (usize, Wound)>,
 }
 
@@ -73,12 +81,12 @@ pub(super) struct Injector {
 pub(super) fn obstacles(server: &Server, fleet: &Fleet, no_network: Option<&str>) -> BTreeMap<Kind, String> {
     let not_ours = "takes the server's own process, and a database that was given is left running";
     let no_namespace = "takes PID namespaces: nothing less ends a tree that has lost supervisor and guard at once";
-    let mut obstacles = BTreeMap::from([(
-        Kind::ClockStepped,
-        "this version of the drill cannot set the clock of a server (libfaketime)".to_owned(),
-    )]);
+    let mut obstacles = BTreeMap::new();
+    if server.clock().is_none() {
+        obstacles.insert(Kind::ClockStepped, "takes libfaketime (package libfaketime)".to_owned());
+    }
     if server.own.is_none() {
-        let kinds = [Kind::BackendKilled, Kind::PostmasterKilled, Kind::FailedOver];
+        let kinds = [Kind::BackendKilled, Kind::PostmasterKilled, Kind::FailedOver, Kind::ClockStepped];
         obstacles.extend(kinds.map(|kind| (kind, not_ours.to_owned())));
     }
     if let Some(reason) = no_network {
@@ -99,7 +107,18 @@ impl Injector {
         let offset = if server.own.is_some() { 0.0 } else { seconds - (before + wall()) / 2.0 };
         let mark = mark.to_owned();
         let (faults, wounds) = (Vec::new(), BTreeMap::new());
-        Ok(Injector { fleet, server, link, mark, offset, begun: Instant::now(), faults, missed: 0, wounds })
+        Ok(Injector {
+            fleet,
+            server,
+            link,
+            mark,
+            offset,
+            begun: Instant::now(),
+            faults,
+            missed: 0,
+            chronicle: Chronicle::default(),
+            wounds,
+        })
     }
 
     /// The whole plan, at its moments.
@@ -213,7 +232,11 @@ impl Injector {
                 None => None,
             },
             (Kind::RowsLocked, _) => Some(Wound::Locked(self.lock_rows(step.length_ms))),
-            (Kind::ClockStepped, _) | (_, None) => None,
+            (Kind::ClockStepped, _) => {
+                let off_by = STEPS[step.pick as usize % STEPS.len()];
+                self.set_clock(off_by).await?.then_some(Wound::ClockSet)
+            }
+            (_, None) => None,
         };
         let Some(wound) = wound else {
             self.missed += 1;
@@ -253,6 +276,19 @@ impl Injector {
             tokio::time::sleep(LOOK).await;
         }
         true
+    }
+
+    /// False if the servers do not go by it.
+    async fn set_clock(&mut self, off_by: f64) -> Result<bool, DrillError> {
+        if let Some(clock) = self.server.clock() {
+            clock.set(off_by).map_err(DrillError::at("set the clock of the servers"))?;
+        }
+        let since = self.now();
+        let rows = self.link.call(async |session| session.query(NEWEST, &[]).await).await?;
+        let row = rows.first().expect("an aggregate has a row");
+        let told: f64 = row.get("seconds");
+        self.chronicle.note(since, row.get("event_id"), off_by);
+        Ok((told - since - off_by).abs() < CLOCK_ERROR)
     }
 
     /// By somebody else, who ends when his statement does.
@@ -299,6 +335,10 @@ impl Injector {
                     if matches!(wound, Wound::Deafened) { servers.fail_over()? } else { servers.restart()? }
                 }
                 self.wait_for_database().await?;
+                None
+            }
+            Wound::ClockSet => {
+                self.set_clock(0.0).await?;
                 None
             }
             Wound::Locked(locker) => {

@@ -4,6 +4,7 @@
 //! plan      from the seed alone: what is broken, when, for how long                                  (pure)
 //! host      a thread in namespaces of its own: the network and the state folder of one machine
 //! servers   a private PostgreSQL and its standby, in a network of their own, killed, started again, promoted
+//! clock     that of the servers, set with the help of libfaketime
 //! fleet     a node on each host, as real processes of this program
 //! probe     what the fleet runs: it writes down when it ran, and moves money in fenced transactions
 //! work      keeps the fleet busy, and writes late, as somebody who does not know that he was superseded
@@ -19,6 +20,7 @@
 //! All of it ends with it. Namespaces and mounts belong to threads and vanish with them, nodes die with their thread, and
 //! server and folder hang on a leash: a process that ends both when this one is gone, however it went.
 
+mod clock;
 mod error;
 mod evidence;
 mod faults;

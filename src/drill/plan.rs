@@ -48,7 +48,7 @@ pub(crate) enum Kind {
     RowsLocked,
     /// The disk with a host's state and output is full.
     DiskFull,
-    /// The database's clock is set.
+    /// The database's clock is off by some seconds for a while.
     ClockStepped,
     /// The primary is killed and its standby promoted, without what was committed last.
     FailedOver,
@@ -103,7 +103,7 @@ impl Kind {
             // Longer than fence_after, so that trees freeze, and shorter than stale_after.
             Kind::RowsLocked => habit(2, 300..=stale * 5 / 8, 1000),
             Kind::DiskFull => habit(2, 500..=3000, 1000),
-            Kind::ClockStepped => habit(1, 0..=0, 2000),
+            Kind::ClockStepped => habit(2, 500..=stale, 2500),
             // So long are commits lost; and nothing is granted anew for as long as its healing takes.
             Kind::FailedOver => habit(1, 0..=400, 5500),
         }
@@ -137,7 +137,7 @@ impl Kind {
 
     /// Kills that may come on another host while this one lasts.
     fn has_company(self) -> bool {
-        matches!(self, Kind::HostLost | Kind::NodeStopped | Kind::CutOff | Kind::PostmasterKilled)
+        matches!(self, Kind::HostLost | Kind::NodeStopped | Kind::CutOff | Kind::PostmasterKilled | Kind::ClockStepped)
     }
 }
 

@@ -127,7 +127,8 @@ async fn play(
     let node_logs: Vec<&Path> = node_logs.iter().map(PathBuf::as_path).collect();
     let offset = injector.now() - Instant::now().as_nanos() as f64 / 1e9;
     let faults = std::mem::take(&mut injector.faults);
-    let (collected, transfers) = evidence::collect(&injector.server, &probes, &node_logs, faults, offset).await?;
+    let (collected, transfers) =
+        evidence::collect(&injector.server, &probes, &node_logs, faults, (&injector.chronicle, offset)).await?;
     let evidence = Evidence { orphans: work.orphans.values().cloned().collect(), stuck_nodes, ..collected };
     let verdict = Verdict {
         seed: order.seed,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::clock::Clock;
 use super::error::DrillError;
 use super::network::Network;
 use super::servers::{Servers, Ways};
@@ -45,6 +46,10 @@ impl Server {
 
     pub(super) fn network(&self) -> Option<&Network> {
         self.own.as_ref()?.network.as_ref()
+    }
+
+    pub(super) fn clock(&self) -> Option<&Clock> {
+        self.own.as_ref()?.clock.as_ref()
     }
 
     pub(super) fn link(&self) -> Link {

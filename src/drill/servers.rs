@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
 
+use super::clock::Clock;
 use super::error::DrillError;
 use super::host::Host;
 use super::network::{Network, SERVER_ADDRESS};
@@ -24,6 +25,8 @@ pub(super) struct Servers {
     following: Option<JoinHandle<bool>>,
     follows: bool,
     pub(super) network: Option<Network>,
+    /// Both have the same, if it can be set.
+    pub(super) clock: Option<Clock>,
 }
 
 /// How both are reached, whichever serves.
@@ -37,7 +40,10 @@ pub(super) struct Ways {
 impl Servers {
     /// Makes and starts both below `folder`; with a network, in the middle of that. Blocks for some seconds.
     pub(super) fn start(folder: &Path, network: Option<Network>) -> Result<(Servers, Ways), DrillError> {
-        let clusters = FOLDERS.map(|name| Cluster::at(folder.join(name)).with(Options { durable: false }));
+        let clock = Clock::find(folder);
+        let environment = clock.as_ref().map(Clock::environment).unwrap_or_default();
+        let cluster = |name: &str| Cluster::at(folder.join(name)).with(Options { durable: false });
+        let clusters = FOLDERS.map(|name| cluster(name).with_environment(environment.clone()));
         let [one, two] = &clusters;
         let middle = network.as_ref().map(|network| &network.middle);
         let mut first = start(one, middle)?;
@@ -52,7 +58,7 @@ impl Servers {
         two.follow(one)?;
         let second = start(two, middle)?;
         let ways = ways([&first, &second], network.is_some())?;
-        Ok((Servers { clusters, primary: 0, following: None, follows: true, network }, ways))
+        Ok((Servers { clusters, primary: 0, following: None, follows: true, network, clock }, ways))
     }
 
     fn primary(&self) -> &Cluster {

@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(10);
 pub struct Cluster {
     pub(super) dir: PathBuf,
     options: Options,
+    /// What its server is started with, beside what it needs.
+    pub(super) environment: Vec<(String, String)>,
 }
 
 /// What is decided when a cluster is made; one that exists stays as it was made.
@@ -71,7 +73,7 @@ impl Cluster {
     pub fn at(dir: PathBuf) -> Cluster {
         // It fails only for an empty path, or without a current folder; then the first use says so.
         let dir = std::path::absolute(&dir).unwrap_or(dir);
-        Cluster { dir, options: Options::default() }
+        Cluster { dir, options: Options::default(), environment: Vec::new() }
     }
 
     /// The one cluster of this user: in `SYSTOLE_EMBEDDED_DIR`, as root in /var/lib, else in the user's data folder.
@@ -82,6 +84,12 @@ impl Cluster {
     /// The same cluster, made with these options if it is not made yet.
     pub fn with(self, options: Options) -> Cluster {
         Cluster { options, ..self }
+    }
+
+    /// The same cluster, with variables for a server that it starts.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn with_environment(self, environment: Vec<(String, String)>) -> Cluster {
+        Cluster { environment, ..self }
     }
 
     /// Makes sure that the server runs and accepts connections; makes the cluster first if there is none.

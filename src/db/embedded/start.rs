@@ -76,6 +76,7 @@ impl Cluster {
         let mut command = account.command(&binaries.program("pg_ctl"), &self.dir);
         command.args(["start", "-D", "data", "-l", "server.log", "-w", "-s", "-o", &options]);
         command.args(["-t", &bound.as_secs().max(1).to_string()]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         run("pg_ctl start", &self.dir, command, "")
     }
 
