@@ -6,6 +6,7 @@
 //! | `death` | kill the supervisor, the guard, or both |
 //! | `stopped` | stop the supervisor or the guard, and let it come back |
 //! | `database_away` | hang, crash and restart the server under a running command |
+//! | `clocks` | set the server's clock forward, back, and a day off, under a running command |
 //! | `signals` | stop a command that does not want to, by signal, by request and by the clock |
 //! | `terminal` | type at it: Ctrl-C, Ctrl-Z |
 //! | `stdio` | get between a command and its input, output, environment and descriptors |
@@ -19,6 +20,7 @@ mod levels;
 mod support;
 mod trees;
 
+mod clocks;
 mod containers;
 mod database_away;
 mod death;

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs)] // each test binary uses its own part
 
 pub mod cgroup;
+pub mod clock;
 pub mod pooler;
 pub mod probe;
 pub mod process;
@@ -12,6 +13,7 @@ pub mod terminal;
 use std::time::{Duration, Instant};
 
 pub use cgroup::Cgroup;
+pub use clock::ServerClock;
 pub use pooler::Pooler;
 pub use process::{Running, Systole};
 pub use server::{Database, OwnServer};

@@ -41,13 +41,18 @@ impl Mark {
             living.is_empty().then(boottime_ms)
         })
     }
+
+    /// Kills all of them.
+    pub fn kill(&self) {
+        for pid in self.living() {
+            let _ = kill_process(Pid::from_raw(pid).expect("a pid is positive"), Signal::KILL);
+        }
+    }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        for pid in self.living() {
-            let _ = kill_process(Pid::from_raw(pid).expect("a pid is positive"), Signal::KILL);
-        }
+        self.kill();
     }
 }
 
@@ -66,12 +71,25 @@ impl Probe {
 
     /// The arguments of `systole` by which it is run.
     pub fn arguments(&self, run_id: &str, flags: &[&str]) -> Vec<String> {
+        self.told("run", run_id, flags)
+    }
+
+    /// Puts it into the queue.
+    #[track_caller]
+    pub fn submit(&self, host: &Systole, run_id: &str) {
+        let arguments = self.told("submit", run_id, &[]);
+        let output = host.output(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(output.status.success(), "{output:?}");
+        eventually("the first stamp of the probe", SOON, || (!self.stamps().is_empty()).then_some(()));
+    }
+
+    fn told(&self, verb: &str, run_id: &str, flags: &[&str]) -> Vec<String> {
         // /proc/uptime is CLOCK_BOOTTIME in hundredths of a second, read by the probe itself.
         let script =
             format!("while read -r up idle </proc/uptime; do echo $up; sleep 0.01; done >>'{}'", self.file.display());
         let mark = self.mark.variable();
-        let run = [&["run"], flags, &[run_id, "--", "env", &mark, "sh", "-c", &script]].concat();
-        run.into_iter().map(str::to_owned).collect()
+        let words = [&[verb], flags, &[run_id, "--", "env", &mark, "sh", "-c", &script]].concat();
+        words.into_iter().map(str::to_owned).collect()
     }
 
     /// Starts a run of it, and waits for its first stamp.

@@ -243,8 +243,12 @@ impl OwnServer {
     pub fn start(&mut self) {
         let endpoint = self.cluster.ensure_running().expect("start");
         assert_eq!(endpoint, self.endpoint, "somebody took its port");
-        let pid = self.cluster.status().expect("status").running.expect("it runs");
-        self._leashes.push(leash(pid, self.folder.path()));
+        self.started_by_another();
+    }
+
+    /// It has been started again: that one ends with this process as well.
+    pub(super) fn started_by_another(&mut self) {
+        self._leashes.push(leash(self.pid(), self.folder.path()));
     }
 
     /// Stops all its processes, until what is returned is dropped: connections stay, and nothing answers.
