@@ -134,3 +134,20 @@ fn heartbeats_from_the_future_keep_no_dead_run() {
     // They begin to age with the first look at them.
     watched.are_followed(boottime_ms(), POLL + STALE_AFTER + POLL + SLACK);
 }
+
+/// When it began to accept writes cannot be told any more, so that nobody is taken over by age. The doctor sees why.
+#[test]
+fn a_server_that_was_started_with_a_clock_ahead_is_seen_by_the_doctor() {
+    let (database, mut server) = Database::on_own_server();
+    let clock = ServerClock::of(&database, &mut server, DAY);
+    let seen = || {
+        let output = Systole::on(&database).output(&["doctor", "--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("json");
+        let checks = report["checks"].as_array().expect("checks");
+        checks.iter().find(|check| check["name"] == "rw_since").expect("it is checked").clone()
+    };
+    assert_eq!(seen()["ok"], true, "{}", seen());
+    clock.set(0);
+    assert_eq!(seen()["ok"], false, "{}", seen());
+    assert!(seen()["remedy"].as_str().expect("a remedy").contains("restart PostgreSQL"), "{}", seen());
+}

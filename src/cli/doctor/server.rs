@@ -138,6 +138,14 @@ fn way(session: &Session, target: &Target, row: &Row) -> Check {
 fn rw_since(row: &Row) -> Check {
     let owner: &str = row.get("owner");
     match row.get::<_, Option<DateTime<Utc>>>("rw_since") {
+        Some(since) if since > row.get::<_, DateTime<Utc>>("at") => Check::bad(
+            "rw_since",
+            format!(
+                "the database's clock was ahead when it began to accept writes, at {}: nobody is taken over by age before then",
+                print::moment(since)
+            ),
+            "restart PostgreSQL, now that its clock has been set back",
+        ),
         Some(since) => {
             Check::good("rw_since", format!("the server has accepted writes since {}", print::moment(since)))
         }
