@@ -31,7 +31,7 @@ struct Watched {
     first: Probe,
     second: Probe,
     queued: Probe,
-    _hosts: [Systole; 4],
+    hosts: [Systole; 4],
 }
 
 impl Watched {
@@ -53,7 +53,7 @@ impl Watched {
         let watcher = start_node(&hosts[3]);
         let warm = boottime_ms() + STALE_AFTER + 1500;
         eventually("watchers that know the clock", SOON, || (boottime_ms() > warm).then_some(()));
-        Watched { database: database.clone(), by_hand, waiter, node, watcher, first, second, queued, _hosts: hosts }
+        Watched { database: database.clone(), by_hand, waiter, node, watcher, first, second, queued, hosts }
     }
 
     /// For this long nobody is taken over, frozen or killed.
@@ -97,6 +97,9 @@ impl Watched {
             );
             assert_eq!(ends(&self.database, run), ["CRASHED stale", "RUNNING"]);
         }
+        // The history is sound, whatever its times are.
+        let audit = self.hosts[1].output(&["audit"]);
+        assert_eq!(audit.status.code(), Some(0), "{}", String::from_utf8_lossy(&audit.stdout));
     }
 }
 
