@@ -36,6 +36,8 @@ mod process;
 pub(crate) mod remains;
 #[cfg(target_os = "linux")]
 mod tree;
+#[cfg(target_os = "linux")]
+mod urgency;
 mod wire;
 
 // The model in tests/model drives the same switch as the guard's process does.

@@ -17,6 +17,7 @@ use super::containment::Killed;
 use super::deadman::{Deadman, Decision, KillReason};
 use super::descriptor::receive_descriptor;
 use super::tree::{Ended, News, Tree};
+use super::urgency::first_in_line;
 use super::wire::{Arming, Audience, FromGuard, Intent, Preparation, ToGuard, decode, receive, send};
 use crate::elapsed::Instant;
 use crate::outcome::{Cause, End, InstanceStatus};
@@ -65,6 +66,8 @@ impl Guard {
             }
         };
         leave_the_terminal()?;
+        // Only now, when init has been started without it.
+        first_in_line();
         let children = child_signals()?;
         let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         send(&supervisor, &FromGuard::Ready(tree.secured().clone()))?;

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `death` | kill the supervisor, the guard, or both |
 //! | `stopped` | stop the supervisor or the guard, and let it come back |
+//! | `paused` | pause the whole machine, and let it wake up into a run that is another's |
 //! | `database_away` | hang, crash and restart the server under a running command |
 //! | `clocks` | set the server's clock forward, back, and a day off, under a running command |
 //! | `signals` | stop a command that does not want to, by signal, by request and by the clock |
@@ -27,6 +28,7 @@ mod death;
 mod delegation;
 mod ends;
 mod footprint;
+mod paused;
 mod signals;
 mod stdio;
 mod stopped;

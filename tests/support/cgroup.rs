@@ -56,6 +56,20 @@ impl Cgroup {
         entries.any(|entry| entry.file_type().expect("a type").is_dir())
     }
 
+    /// Stops all of it at once, as a machine that is paused; returns when nothing in it runs.
+    pub fn freeze(&self) {
+        std::fs::write(self.top.join("cgroup.freeze"), "1").expect("we are root");
+        super::eventually("a frozen cgroup", Duration::from_secs(5), || {
+            let events = std::fs::read_to_string(self.top.join("cgroup.events")).expect("it lives");
+            events.contains("frozen 1").then_some(())
+        });
+    }
+
+    /// All of it goes on at once.
+    pub fn thaw(&self) {
+        std::fs::write(self.top.join("cgroup.freeze"), "0").expect("we are root");
+    }
+
     fn make(below: &str) -> Cgroup {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("systole-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
