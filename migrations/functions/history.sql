@@ -51,6 +51,16 @@ BEGIN
                     nullif(p_settings.quarantined_until, '-infinity')));
             END IF;
         END IF;
+    ELSIF clock_timestamp() < least(p_settings.history_since, p_settings.quarantined_until) THEN
+        -- That was by a clock that was ahead, and has been set back: the wait begins anew.
+        v_since := clock_timestamp();
+        p_settings.quarantined_until := v_since + (p_settings.quarantined_until - p_settings.history_since);
+        IF NOT current_setting('transaction_read_only')::boolean THEN
+            PERFORM FROM settings s WHERE s.history_since = p_settings.history_since FOR NO KEY UPDATE SKIP LOCKED;
+            IF FOUND THEN
+                UPDATE settings SET history_since = v_since, quarantined_until = p_settings.quarantined_until;
+            END IF;
+        END IF;
     END IF;
     RETURN CASE WHEN clock_timestamp() < p_settings.quarantined_until THEN p_settings.quarantined_until END;
 END

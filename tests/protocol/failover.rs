@@ -108,6 +108,21 @@ async fn a_server_whose_start_is_unknown_is_waited_for_from_now_on() {
     assert_eq!(database.value(left), "t");
 }
 
+/// The clock of the server that took over was ahead, and somebody has noticed.
+#[tokio::test]
+async fn a_wait_until_a_moment_of_a_wrong_clock_begins_anew() {
+    let database = young_database();
+    let session = Session::on(&database).await;
+    fail_over(&database);
+    assert_eq!(session.claim(&Ask::of("free")).await.said(), "quarantine/quarantine");
+    database.sql("UPDATE systole.settings SET history_since = history_since + interval '1 day', quarantined_until = quarantined_until + interval '1 day'");
+    assert_eq!(session.claim(&Ask::of("free")).await.said(), "quarantine/quarantine");
+    let left = "SELECT quarantined_until - clock_timestamp() BETWEEN '9 minutes' AND '10 minutes'
+                       AND quarantined_until - history_since = stale_after_max AND history_since < clock_timestamp()
+                  FROM systole.settings";
+    assert_eq!(database.value(left), "t");
+}
+
 #[tokio::test]
 async fn a_claim_that_got_lost_is_taken_up_again_with_its_fence_and_once() {
     let (database, holder, tenure) = held("nightly").await;
