@@ -127,21 +127,29 @@ mod tests {
     }
 
     #[test]
-    fn what_was_recorded_stays_for_an_hour() {
+    fn what_was_recorded_stays_for_an_hour_from_then_however_much_that_is() {
         let (folder, outbox) = outbox();
-        for name in ["new", "old"] {
-            let path = folder.path().join(name);
-            fs::write(&path, "x").unwrap();
-            if name == "old" {
-                let at = SystemTime::now() - KEPT - Duration::from_secs(1);
-                File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
-            }
-            outbox.keep_safely(Some(history(1)), &path).unwrap();
+        let (now, long_ago) = (SystemTime::now(), SystemTime::now() - 2 * KEPT);
+        for n in 0..REMOVED_MAX + 50 {
+            let path = folder.path().join(n.to_string());
+            let file = File::create(&path).unwrap();
+            // However long ago it died.
+            file.set_modified(long_ago).unwrap();
+            outbox.keep(Some(history(1)), &path).unwrap();
             assert!(!path.exists());
         }
         outbox.forget(history(1));
-        let kept = fs::read_dir(outbox.folder(history(1))).unwrap().map(|entry| entry.unwrap().file_name());
-        assert_eq!(kept.collect::<Vec<_>>(), ["new"]);
+        let kept = || files(&outbox.folder(history(1)));
+        assert_eq!(kept().len(), REMOVED_MAX + 50);
+        assert!(kept().iter().all(|(written, _)| *written >= now - Duration::from_secs(60)));
+
+        for (n, (_, path)) in kept().iter().enumerate() {
+            if n % 10 != 0 {
+                File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+            }
+        }
+        outbox.forget(history(1));
+        assert_eq!(kept().len(), (REMOVED_MAX + 50) / 10);
     }
 
     #[test]
