@@ -80,7 +80,12 @@ impl Pause {
     fn now(self, host: &Systole, holder: &Running, command: &Mark) -> impl FnOnce() {
         let pids = command.living().into_iter().filter_map(Pid::from_raw);
         let all: Vec<Pid> = pids.chain([guard_of(holder.pid()), holder.pid()]).collect();
-        let send = move |signal| all.iter().for_each(|pid| kill_process(*pid, signal).expect("it lives"));
+        // One that has ended by itself is not missed.
+        let send = move |signal| {
+            for pid in &all {
+                let _ = kill_process(*pid, signal);
+            }
+        };
         let cgroup = host.cgroup();
         match cgroup {
             Some(cgroup) => cgroup.freeze(),
