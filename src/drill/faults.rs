@@ -26,6 +26,9 @@ const LATE: Duration = Duration::from_millis(500);
 /// How long a server may take to notice that one of its processes was killed.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a standby may need to catch up before a failover is left out.
+const FOLLOWED_PATIENCE: Duration = Duration::from_secs(2);
+
 /// By how much a clock that was set may differ from what it was set to, for as long as it takes to ask.
 const CLOCK_ERROR: f64 = 0.9;
 
@@ -38,6 +41,9 @@ const BACKEND: &str = "-- drill.backend
                                                  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()), 1)";
 const CLOCK: &str = "-- drill.clock
     SELECT extract(epoch FROM clock_timestamp())::float8 AS seconds";
+const FOLLOWED: &str = "-- drill.followed
+    SELECT count(*) > 0 AS is_followed FROM pg_stat_replication
+     WHERE state = 'streaming' AND pg_wal_lsn_diff(pg_current_wal_flush_lsn(), flush_lsn) < 65536";
 const NEWEST: &str = "-- drill.newest
     SELECT coalesce(max(id), 0) AS event_id, extract(epoch FROM clock_timestamp())::float8 AS seconds FROM systole.run_events";
 const LOCK: &str = "-- drill.lock
@@ -170,6 +176,10 @@ impl Injector {
     }
 
     async fn strike(&mut self, number: usize, step: &Step) -> Result<(), DrillError> {
+        if step.kind == Kind::FailedOver && !self.is_followed().await {
+            self.missed += 1;
+            return Ok(());
+        }
         let candidates = self.fleet.candidates();
         let target = (!candidates.is_empty()).then(|| candidates[step.pick as usize % candidates.len()]);
         let at = self.now();
@@ -276,6 +286,19 @@ impl Injector {
             tokio::time::sleep(LOOK).await;
         }
         true
+    }
+
+    /// Whether the standby knows what the primary knows, give or take what is on its way.
+    async fn is_followed(&mut self) -> bool {
+        let asked = Instant::now();
+        while Instant::now().since(asked) < FOLLOWED_PATIENCE {
+            let rows = self.link.call(async |session| session.query(FOLLOWED, &[]).await).await.unwrap_or_default();
+            if rows.first().is_some_and(|row| row.get("is_followed")) {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
     }
 
     /// False if the servers do not go by it.

@@ -46,15 +46,16 @@ impl Servers {
         let clusters = FOLDERS.map(|name| cluster(name).with_environment(environment.clone()));
         let [one, two] = &clusters;
         let middle = network.as_ref().map(|network| &network.middle);
-        let mut first = start(one, middle)?;
+        start(one, middle)?;
+        let data = folder.join(FOLDERS[0]).join("data");
+        // The last of two words about a setting counts. A standby that looks for its primary once in 5 s would be that far behind.
+        append(&data.join("postgresql.conf"), "wal_retrieve_retry_interval = '100ms'\n")?;
         if network.is_some() {
-            let data = folder.join(FOLDERS[0]).join("data");
-            // The last of two words about a setting counts.
             append(&data.join("postgresql.conf"), &format!("listen_addresses = '127.0.0.1,{SERVER_ADDRESS}'\n"))?;
             append(&data.join("pg_hba.conf"), "host all all 198.18.0.0/15 scram-sha-256\n")?;
-            one.stop(StopMode::Fast)?;
-            first = start(one, middle)?;
         }
+        one.stop(StopMode::Fast)?;
+        let first = start(one, middle)?;
         two.follow(one)?;
         let second = start(two, middle)?;
         let ways = ways([&first, &second], network.is_some())?;
@@ -82,7 +83,7 @@ impl Servers {
         Ok(())
     }
 
-    /// From here on commits get lost with the primary. False if nobody follows it.
+    /// From here on commits get lost with the primary. False if it has no standby yet.
     pub(super) async fn deafen(&mut self) -> Result<bool, DrillError> {
         if let Some(following) = self.following.take_if(|following| following.is_finished()) {
             self.follows = following.await.unwrap_or(false);
