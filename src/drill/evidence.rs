@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use super::plan::Kind;
 use super::server::Server;
 use super::verdict::{Attempt, Evidence, Fault, Sighting};
 use super::{DrillError, SCHEMA};
+use crate::db::Link;
 
 const ATTEMPTS: &str = "-- drill.attempts
     SELECT i.run_id, i.attempt, i.host, i.instance_id::text AS instance_id, i.status, i.cause, i.exit_code,
@@ -36,6 +38,9 @@ const RUNS: &str = "-- drill.runs
 
 /// By how much a standby that follows may be behind, on a busy machine.
 const LAG: f64 = 1.0;
+
+/// What was done in hours may take its time to be read.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a probe's processes have written.
 #[derive(Debug, Default)]
@@ -61,7 +66,7 @@ pub(super) async fn collect(
     faults: Vec<Fault>,
     (chronicle, offset): (&Chronicle, f64),
 ) -> Result<(Evidence, Transfers), DrillError> {
-    let mut link = server.link();
+    let mut link = Link::new(server.target.clone(), PATIENCE);
     let attempts = link.call(async |session| session.query(ATTEMPTS, &[]).await).await?;
     let runs = link.call(async |session| session.query(RUNS, &[]).await).await?;
     let closing = link.call(async |session| ledger::close(session).await).await?;
@@ -147,7 +152,7 @@ fn acknowledged(log: &str) -> BTreeSet<(String, i32)> {
 fn audit(server: &Server) -> Result<Vec<String>, DrillError> {
     let program = std::env::current_exe().map_err(DrillError::at("find this program"))?;
     let output = Command::new(program)
-        .args(["audit", "--json", "--schema", SCHEMA, "--attempt-timeout", "5s", "--fence-after", "15s"])
+        .args(["audit", "--json", "--schema", SCHEMA, "--attempt-timeout", "5s"])
         .env("SYSTOLE_DATABASE_URL", &server.local_url)
         .stdin(Stdio::null())
         .output()

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
+use tokio_postgres::Row;
 
 use super::DrillError;
 use super::clock::{Chronicle, STEPS};
@@ -81,27 +82,6 @@ pub(super) struct Injector {
     pub(super) missed: usize,
     pub(super) chronicle: Chronicle,
     wounds: BTreeMap<usize, (usize, Wound)>,
-}
-
-/// The kinds that cannot be injected here, and why.
-pub(super) fn obstacles(server: &Server, fleet: &Fleet, no_network: Option<&str>) -> BTreeMap<Kind, String> {
-    let not_ours = "takes the server's own process, and a database that was given is left running";
-    let no_namespace = "takes PID namespaces: nothing less ends a tree that has lost supervisor and guard at once";
-    let mut obstacles = BTreeMap::new();
-    if server.clock().is_none() {
-        obstacles.insert(Kind::ClockStepped, "takes libfaketime (package libfaketime)".to_owned());
-    }
-    if server.own.is_none() {
-        let kinds = [Kind::BackendKilled, Kind::PostmasterKilled, Kind::FailedOver, Kind::ClockStepped];
-        obstacles.extend(kinds.map(|kind| (kind, not_ours.to_owned())));
-    }
-    if let Some(reason) = no_network {
-        obstacles.extend([Kind::CutOff, Kind::CutOffBriefly, Kind::DiskFull].map(|kind| (kind, reason.to_owned())));
-    }
-    if !fleet.has_pid_namespaces() {
-        obstacles.extend([Kind::NodeAndGuardsKilled, Kind::HostLost].map(|kind| (kind, no_namespace.to_owned())));
-    }
-    obstacles
 }
 
 impl Injector {
@@ -244,7 +224,12 @@ impl Injector {
             (Kind::RowsLocked, _) => Some(Wound::Locked(self.lock_rows(step.length_ms))),
             (Kind::ClockStepped, _) => {
                 let off_by = STEPS[step.pick as usize % STEPS.len()];
-                self.set_clock(off_by).await?.then_some(Wound::ClockSet)
+                if self.set_clock(off_by).await? {
+                    Some(Wound::ClockSet)
+                } else {
+                    self.set_clock(0.0).await?;
+                    None
+                }
             }
             (_, None) => None,
         };
@@ -307,11 +292,10 @@ impl Injector {
             clock.set(off_by).map_err(DrillError::at("set the clock of the servers"))?;
         }
         let since = self.now();
-        let rows = self.link.call(async |session| session.query(NEWEST, &[]).await).await?;
-        let row = rows.first().expect("an aggregate has a row");
+        let row = self.ask(NEWEST).await?;
         let told: f64 = row.get("seconds");
         self.chronicle.note(since, row.get("event_id"), off_by);
-        Ok((told - since - off_by).abs() < CLOCK_ERROR)
+        Ok((told - self.now() - off_by).abs() < CLOCK_ERROR)
     }
 
     /// By somebody else, who ends when his statement does.
@@ -357,7 +341,7 @@ impl Injector {
                 if let Some(servers) = &mut self.server.own {
                     if matches!(wound, Wound::Deafened) { servers.fail_over()? } else { servers.restart()? }
                 }
-                self.wait_for_database().await?;
+                self.ask(CLOCK).await?;
                 None
             }
             Wound::ClockSet => {
@@ -376,11 +360,12 @@ impl Injector {
         Ok(())
     }
 
-    async fn wait_for_database(&mut self) -> Result<(), DrillError> {
+    /// Asks until the database answers: it may be on its way back.
+    async fn ask(&mut self, statement: &str) -> Result<Row, DrillError> {
         let begun = Instant::now();
         loop {
-            match self.link.call(async |session| session.query(CLOCK, &[]).await).await {
-                Ok(_) => return Ok(()),
+            match self.link.call(async |session| session.query(statement, &[]).await).await {
+                Ok(mut rows) => return Ok(rows.pop().expect("an aggregate has a row")),
                 Err(error) if Instant::now().since(begun) > RETURN_PATIENCE => return Err(error.into()),
                 Err(_) => tokio::time::sleep(LOOK).await,
             }

@@ -29,6 +29,7 @@ mod host;
 mod leash;
 mod ledger;
 mod network;
+mod obstacles;
 mod plan;
 mod probe;
 mod processes;

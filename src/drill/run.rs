@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::faults::{Injector, obstacles};
+use super::faults::Injector;
 use super::fleet::Fleet;
 use super::leash::Leash;
 use super::network::{self, Network};
+use super::obstacles::obstacles;
 use super::plan::{Kind, plan};
 use super::server::Server;
 use super::verdict::{Evidence, Verdict};
