@@ -259,17 +259,22 @@ fn overlaps(sightings: &[Sighting]) -> Vec<String> {
     let mut found = Vec::new();
     for (run_id, mut seen) in by_run {
         seen.sort_by_key(|sighting| (sighting.fence, sighting.first));
+        // However many processes of the two attempts met.
+        let mut longest: BTreeMap<(i64, i64), u64> = BTreeMap::new();
         for (n, one) in seen.iter().enumerate() {
             for other in &seen[n + 1..] {
-                let (a, b) = (one.fence, other.fence);
-                if a == b && one.role == other.role {
-                    found.push(format!("run \"{run_id}\": the attempt with fence {a} was started twice"));
-                } else if a < b && one.last > other.first {
-                    let by = Duration::from_nanos(one.last - other.first);
-                    found.push(format!("run \"{run_id}\": fence {a} was at work {by:?} after fence {b} had begun"));
+                if one.fence == other.fence && one.role == other.role {
+                    found.push(format!("run \"{run_id}\": the attempt with fence {} was started twice", one.fence));
+                } else if one.fence < other.fence && one.last > other.first {
+                    let nanos = longest.entry((one.fence, other.fence)).or_default();
+                    *nanos = (one.last - other.first).max(*nanos);
                 }
             }
         }
+        found.extend(longest.into_iter().map(|((a, b), nanos)| {
+            let by = Duration::from_nanos(nanos);
+            format!("run \"{run_id}\": fence {a} was at work {by:?} after fence {b} had begun")
+        }));
     }
     found
 }

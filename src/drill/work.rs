@@ -1,6 +1,7 @@
 //! Keeps the fleet busy, looks for orphans, and writes late: as somebody would who does not know that he was superseded.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +20,13 @@ use crate::run::{Submission, queue};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// How long runs work. Many must be at work still when they are taken over by age, or nobody would see that they were not stopped.
+const SHORT_MS: Range<u64> = 1000..4000;
+const LONG_MS: Range<u64> = 6000..12_000;
+
+/// The share of long ones.
+const LONG: f64 = 0.4;
 
 /// Looks between two that go through all processes of this machine.
 const LOOKS_PER_HUNT: u64 = 10;
@@ -129,7 +137,8 @@ impl Work {
     fn next_run(&mut self) -> Submission {
         self.submitted += 1;
         let mut environment = self.environment.clone();
-        environment.insert(WORK_MS.to_owned(), self.random.random_range(1000..5000).to_string());
+        let work_ms = if self.random.random_bool(LONG) { LONG_MS } else { SHORT_MS };
+        environment.insert(WORK_MS.to_owned(), self.random.random_range(work_ms).to_string());
         environment.insert(HAS_STRAGGLER.to_owned(), i32::from(self.random.random_bool(0.3)).to_string());
         let run = serde_json::json!({
             "run_id": format!("d{:06}", self.submitted), "argv": [self.program, "drill-probe", "work"], "env": environment,

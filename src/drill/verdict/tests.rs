@@ -54,7 +54,8 @@ fn attempts_that_follow_each_other_do_not_overlap() {
 #[test]
 fn a_line_behind_the_first_of_a_later_attempt_is_an_overlap() {
     let later = sighting("r", 2, "work", 7 * SECOND, 8 * SECOND);
-    let interleaved = [sighting("r", 1, "work", 5 * SECOND, 7 * SECOND + 1), later.clone()];
+    let earlier = |role| sighting("r", 1, role, 5 * SECOND, 7 * SECOND + 1);
+    let interleaved = [earlier("work"), earlier("straggle"), later.clone()];
     assert_eq!(overlaps(&interleaved), ["run \"r\": fence 1 was at work 1ns after fence 2 had begun"]);
     // Also if the later one has ended by then: its successor in time is still the older attempt.
     assert_eq!(overlaps(&[sighting("r", 1, "straggle", 5 * SECOND, 60 * SECOND), later.clone()]).len(), 1);
