@@ -47,7 +47,8 @@ pub(super) fn host(database: &Database, schema: &str) -> Systole {
 /// Makes the schema look as an earlier version left it: without the newest tables, with other functions.
 fn set_back(database: &Database, schema: &str) {
     database.sql(&format!(
-        "ALTER TABLE {schema}.settings DROP COLUMN history, DROP COLUMN history_since, DROP COLUMN quarantined_until,
+        "ALTER TABLE {schema}.settings DROP COLUMN history, DROP COLUMN history_before, DROP COLUMN history_since,
+             DROP COLUMN last_event_before, DROP COLUMN quarantined_until,
              DROP COLUMN lossless_failover;
          DROP TABLE {schema}.fleet_events;
          DROP FUNCTION {schema}.take_away;
