@@ -157,6 +157,9 @@ impl Injector {
 
     async fn strike(&mut self, number: usize, step: &Step) -> Result<(), DrillError> {
         if step.kind == Kind::FailedOver && !self.is_followed().await {
+            if let Some(servers) = &mut self.server.own {
+                servers.follow_anew();
+            }
             self.missed += 1;
             return Ok(());
         }

@@ -83,6 +83,12 @@ impl Servers {
         Ok(())
     }
 
+    /// Makes the standby anew, unless that is being done: a primary that is killed meanwhile leaves it unfinished.
+    pub(super) fn follow_anew(&mut self) {
+        self.following.take_if(|following| following.is_finished());
+        self.follow_again();
+    }
+
     /// From here on commits get lost with the primary. False if it has no standby yet.
     pub(super) async fn deafen(&mut self) -> Result<bool, DrillError> {
         if let Some(following) = self.following.take_if(|following| following.is_finished()) {
