@@ -1,10 +1,12 @@
 -- readopt(): take up again a tenure that was granted, and is missing since a failover. Its holder knows all that it said then.
 --
--- Only one of the line of commits just before this one: what was granted before that, and never said here, may have been
--- granted to somebody else on the line between, and that may be missing as well. Of those the fence decides: it was granted above
--- all that the run had seen, so whoever has a higher one came later. Nobody can, while there is a quarantine. One of the run
--- that is still RUNNING here was granted before, and its end is missing as well: that it has ended is certain, how may be known
--- to its certificate. But when the quarantine is over, it may have gone on (heartbeat.rs), and keeps the run.
+-- Only one of the line of commits just before this one, or of a line between them that this server has never heard of: what
+-- was granted before that, and never said here, may have been granted to somebody else on the line between, and that may be
+-- missing as well. Of those the fence decides: it was granted above all that the run had seen, so whoever has a higher one
+-- came later. Nobody can, while there is a quarantine. One of the run that is still RUNNING here was granted before, and its
+-- end is missing as well: that it has ended is certain, how may be known to its certificate. But when the quarantine is over,
+-- it may have gone on (heartbeat.rs), and keeps the run. So whether it is over is asked behind the lock of that instance, as
+-- its heartbeat asks.
 --
 -- Verdicts: ok (its heartbeats count again, or never ceased to) · lost (it has ended, or somebody else has a right to the run).
 CREATE OR REPLACE FUNCTION readopt(
@@ -16,20 +18,26 @@ CREATE OR REPLACE FUNCTION readopt(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_settings   settings;
-    v_until      timestamptz := quarantined_until();
     v_run        runs;
     v_before     executor_instances;
     v_mine       executor_instances;
     v_cancelled  boolean;
 BEGIN
+    PERFORM quarantined_until();  -- we may be the first to see the new history
     SELECT * INTO STRICT v_settings FROM settings;
     SELECT * INTO v_mine FROM executor_instances i WHERE i.instance_id = p_instance_id;
     IF FOUND THEN
         verdict := CASE WHEN v_mine.ended_at IS NULL AND v_mine.fence = p_fence THEN 'ok' ELSE 'lost' END;
         RETURN;
     END IF;
+    IF v_settings.history <> history() THEN
+        RAISE EXCEPTION 'somebody is writing down that this server continues %, and has not committed that: ask again', history()
+            USING ERRCODE = 'lock_not_available';
+    END IF;
     verdict := 'lost';
-    IF p_history IS DISTINCT FROM v_settings.history_before OR p_history IS NULL THEN
+    IF (p_history = v_settings.history_before
+        OR split_part(v_settings.history_before, '-', 1) = split_part(v_settings.history, '-', 1)
+           AND p_history COLLATE "C" > v_settings.history_before AND p_history COLLATE "C" < v_settings.history) IS NOT TRUE THEN
         RETURN;
     END IF;
     -- Heartbeats of other tenures wait behind this: whoever finds a row locked asks again.
@@ -45,7 +53,7 @@ BEGIN
     v_cancelled := EXISTS (SELECT FROM run_events e WHERE e.run_id = p_run_id AND e.id > v_settings.last_event_before
                               AND e.kind = 'cancelled' AND e.instance_id IS NULL);
     SELECT * INTO v_before FROM executor_instances i WHERE i.run_id = p_run_id AND i.status = 'RUNNING' FOR NO KEY UPDATE;
-    IF FOUND AND v_until IS NULL THEN
+    IF FOUND AND quarantined_until() IS NULL THEN
         RETURN;
     END IF;
     PERFORM commit_durably();

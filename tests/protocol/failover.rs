@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::asking::{Ask, Session, Tenure, database, held, young_database};
+use crate::asking::{Ask, Session, Tenure, database, held, until_blocked, young_database};
 use crate::support::Database;
 
 /// As if the database had been on another line of commits until now.
@@ -17,6 +17,17 @@ fn fail_over(database: &Database) {
 /// As if the wait were over.
 fn end_quarantine(database: &Database) {
     database.sql("UPDATE systole.settings SET quarantined_until = clock_timestamp()");
+}
+
+/// The same of the run "nightly", by a holder who says in which history it was known last.
+async fn readopt_from(
+    session: &Session,
+    tenure: Tenure,
+    history: Option<&str>,
+) -> Result<String, tokio_postgres::Error> {
+    let readopt = "SELECT systole.readopt('nightly', $1, $2, $3, '4211@a', 'a', 4211, NULL, NULL, NULL, 'none', 30000, NULL, NULL, $4)";
+    let row = session.query_one(readopt, &[&tenure.instance, &tenure.fence, &tenure.attempt, &history]).await?;
+    Ok(row.get(0))
 }
 
 async fn readopt(session: &Arc<Session>, run: &str, tenure: Tenure) -> String {
@@ -217,21 +228,17 @@ async fn without_a_failover_between_nobody_takes_a_run_by_his_word() {
     let (database, holder, living) = held("nightly").await;
     let forged = Tenure { instance: Uuid::now_v7(), fence: living.fence + 1_000_000_000, attempt: 9 };
     // Nor with one, for whoever comes from elsewhere, or from a line before the last.
-    let readopt_from =
-        "SELECT systole.readopt('nightly', $1, $2, 9, '4211@a', 'a', 4211, NULL, NULL, NULL, 'none', 30000, NULL,
-                            NULL, $3)";
     let (now, before) = (database.value("SELECT systole.history()"), database.value("SELECT systole.history()"));
     fail_over(&database);
     let zero = before.replace("-00000001", "-00000000");
     database.sql("UPDATE systole.settings SET history = '1-00000009'; SELECT systole.quarantined_until()");
     quarantine(&database);
     for history in [None, Some(now), Some("1-00000008".to_owned()), Some(zero)] {
-        let row = holder.query_one(readopt_from, &[&forged.instance, &forged.fence, &history]).await.unwrap();
-        assert_eq!(row.get::<_, &str>(0), "lost", "{history:?}");
+        assert_eq!(readopt_from(&holder, forged, history.as_deref()).await.unwrap(), "lost", "{history:?}");
     }
     assert_eq!(holder.beat(&[living.instance]).await, ["ok"]);
-    let row = holder.query_one(readopt_from, &[&forged.instance, &forged.fence, &"1-00000009"]).await.unwrap();
-    assert_eq!(row.get::<_, &str>(0), "ok", "the line just before this one");
+    let verdict = readopt_from(&holder, forged, Some("1-00000009")).await.unwrap();
+    assert_eq!(verdict, "ok", "the line just before this one");
 }
 
 #[tokio::test]
@@ -300,4 +307,59 @@ async fn nobody_who_takes_up_a_tenure_waits_for_a_lock() {
         stranger.batch_execute("ROLLBACK").await.unwrap();
         assert_eq!(readopt(&holder, run, second).await, "ok");
     }
+}
+
+#[tokio::test]
+async fn a_quarantine_that_ends_while_a_lock_is_waited_for_is_over() {
+    let (database, holder, first) = held("nightly").await;
+    let (stranger, follower) = (Session::on(&database).await, Session::on(&database).await);
+    fail_over(&database);
+    quarantine(&database);
+    let before = database.value("SELECT history_before FROM systole.settings");
+    let second = Tenure { instance: Uuid::now_v7(), fence: first.fence + 1, attempt: 2 };
+    // So that the next one has nothing to look up before it begins.
+    assert_eq!(readopt_from(&follower, second, None).await.unwrap(), "lost");
+    stranger.batch_execute("BEGIN; LOCK TABLE systole.executor_instances").await.unwrap();
+    let asking = tokio::spawn({
+        let follower = follower.clone();
+        async move { readopt_from(&follower, second, Some(&before)).await }
+    });
+    until_blocked(&holder, &asking, follower.backend, stranger.backend).await;
+    end_quarantine(&database);
+    stranger.batch_execute("COMMIT").await.unwrap();
+    // The known holder may go on from now on.
+    assert_eq!(asking.await.unwrap().unwrap(), "lost");
+    assert_eq!(holder.beat(&[first.instance]).await, ["ok"]);
+}
+
+#[tokio::test]
+async fn what_was_granted_on_a_line_that_is_not_known_here_is_taken_up_again() {
+    let (database, holder, first) = held("nightly").await;
+    // Timeline 11 and 12 (hexadecimal) have come and gone since, and no commit of theirs is left.
+    database.sql(
+        "CREATE OR REPLACE FUNCTION systole.history() RETURNS text LANGUAGE sql AS $$ SELECT '1-00000013' $$;
+         UPDATE systole.settings SET history = '1-00000010'; SELECT systole.quarantined_until()",
+    );
+    quarantine(&database);
+    let second = Tenure { instance: Uuid::now_v7(), fence: first.fence + 1, attempt: 2 };
+    for stranger in ["1-0000000F", "1-00000013", "1-00000014", "1", "2-00000012", "11-00000012"] {
+        assert_eq!(readopt_from(&holder, second, Some(stranger)).await.unwrap(), "lost", "{stranger}");
+    }
+    assert_eq!(readopt_from(&holder, second, Some("1-00000012")).await.unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn nobody_is_lost_while_another_one_writes_down_that_there_is_a_new_history() {
+    let (database, holder, first) = held("nightly").await;
+    let before = "1-00000000";
+    database.sql(&format!("UPDATE systole.settings SET history = '{before}'"));
+    let stranger = Session::on(&database).await;
+    // As one whose COMMIT waits for a standby.
+    stranger.batch_execute("BEGIN; SELECT systole.quarantined_until()").await.unwrap();
+    let second = Tenure { instance: Uuid::now_v7(), fence: first.fence + 1, attempt: 2 };
+    let error = readopt_from(&holder, second, Some(before)).await.unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "55P03", "{error:?}");
+    stranger.batch_execute("COMMIT").await.unwrap();
+    quarantine(&database);
+    assert_eq!(readopt_from(&holder, second, Some(before)).await.unwrap(), "ok");
 }
