@@ -69,8 +69,7 @@ impl Held {
     /// Whether somebody may hold the run by a claim that a failover has lost, granted after we had been silent for long enough.
     /// Whoever it is comes back while nothing is granted anew, or never may.
     pub(super) fn may_be_succeeded(&self, history: Option<History>, acked: Instant, timing: &Timing) -> bool {
-        let last_sent = self.trust.sent(timing.fence_after);
-        history != self.gauges.history() && last_sent.is_none_or(|sent| acked.since(sent) >= timing.untouched())
+        history != self.gauges.history() && self.trust.may_be_succeeded(acked, timing)
     }
 }
 

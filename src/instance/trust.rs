@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::timing::Timing;
 use crate::elapsed::Instant;
 
 /// The end of our trust in being the holder. It only ever moves to `sent + F` of an acknowledged heartbeat.
@@ -21,9 +22,11 @@ impl Trust {
         self.until
     }
 
-    /// When the newest acknowledged heartbeat was sent; `None` before the first.
-    pub fn sent(&self, fence_after: Duration) -> Option<Instant> {
-        self.until.map(|until| until - fence_after)
+    /// Whether somebody may have taken over by age when an answer comes at `acked`: nobody can have before the newest
+    /// acknowledged heartbeat was [`Timing::untouched`] old. Before the first one, anybody.
+    pub fn may_be_succeeded(&self, acked: Instant, timing: &Timing) -> bool {
+        let last_sent = self.until.map(|until| until - timing.fence_after);
+        last_sent.is_none_or(|sent| acked.since(sent) >= timing.untouched())
     }
 
     /// Whether we may act at `now`.
