@@ -77,9 +77,16 @@ impl Outbox {
     /// What was recorded in histories that this one has followed, the newest first, and not all of it at once.
     pub(super) fn missing_in(&self, history: History, fleet_id: Uuid) -> Vec<Death> {
         let before = self.histories().into_iter().filter(|other| other.is_older_than(history));
-        let mut files: Vec<(SystemTime, PathBuf)> = before.flat_map(|other| files(&self.folder(other))).collect();
-        files.sort_unstable_by(|one, other| other.cmp(one));
-        let deaths = files.iter().filter_map(|(_, path)| remains::examine(path, fleet_id).ok().flatten());
+        let mut files: Vec<(SystemTime, PathBuf, History)> = before
+            .flat_map(|other| files(&self.folder(other)).into_iter().map(move |(written, path)| (written, path, other)))
+            .collect();
+        files.sort_unstable_by(|one, other| (other.0, &other.1).cmp(&(one.0, &one.1)));
+        let deaths = files.iter().filter_map(|(_, path, recorded_in)| {
+            let mut death = remains::examine(path, fleet_id).ok().flatten()?;
+            // It may have been granted in an older one, and taken up again in this: here it was known last.
+            death.header.tenure.iter_mut().for_each(|tenure| tenure.history = Some(*recorded_in));
+            Some(death)
+        });
         deaths.take(SAID_MAX).collect()
     }
 
@@ -115,6 +122,12 @@ fn files(folder: &Path) -> Vec<(SystemTime, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elapsed::Instant;
+    use crate::guard::certificate::{Certificate, Header, InstanceFile};
+    use crate::identity::Identity;
+    use crate::ids::{Fence, InstanceId};
+    use crate::outcome::{End, InstanceStatus};
+    use crate::tenure::{Executor, Tenure};
 
     fn outbox() -> (tempfile::TempDir, Outbox) {
         let folder = tempfile::tempdir().unwrap();
@@ -164,6 +177,48 @@ mod tests {
         fs::remove_file(outbox.folder(history(1)).join("certificate")).unwrap();
         outbox.forget(history(2));
         assert_eq!(outbox.histories(), [history(2)]);
+    }
+
+    /// In that it was known last, so that this is what a server has to have followed.
+    #[test]
+    fn what_is_told_again_is_of_the_history_that_has_recorded_it_and_not_of_an_older_one() {
+        let (folder, outbox) = outbox();
+        let executor = Executor {
+            identity: Identity::of_this_process(),
+            stale_after: Duration::from_secs(30),
+            containment: "none".to_owned(),
+            death_secret_hash: None,
+        };
+        let (instance_id, run_id) = (InstanceId::fresh(), "nightly".parse::<crate::RunId>().unwrap());
+        let header = Header {
+            instance_id,
+            run_id: run_id.clone(),
+            executor_id: "1@here".to_owned(),
+            fleet_id: Uuid::nil(),
+            secret: vec![7; 32],
+            tenure: Some(Tenure {
+                run_id,
+                instance_id,
+                fence: Fence(1),
+                attempt: 1,
+                executor,
+                purpose: None,
+                history: Some(history(1)),
+            }),
+            boot_id: None,
+            cgroup: None,
+            log: None,
+        };
+        let path = folder.path().join("certificate");
+        let end = End::of(InstanceStatus::Completed);
+        let certificate = Certificate { end, killed: None, died_at: Instant::now() };
+        InstanceFile::create(&path, &header).unwrap().certify(&certificate).unwrap();
+        // Granted in the first, and taken up again in the second, which has recorded its end.
+        outbox.keep(Some(history(2)), &path);
+        let told = outbox.missing_in(history(3), Uuid::nil());
+        let known_in: Vec<_> = told.iter().map(|death| death.header.tenure.as_ref().unwrap().history).collect();
+        assert_eq!(known_in, [Some(history(2))]);
+        assert!(outbox.missing_in(history(2), Uuid::nil()).is_empty());
     }
 
     #[test]
