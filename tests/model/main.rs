@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // it is a test, and tells how large it was
 
 mod database;
+mod failover;
 mod host;
 mod mutants;
 mod properties;
