@@ -35,7 +35,7 @@ fn two_failovers_and_a_broken_link() {
 
 #[test]
 fn two_failovers_and_two_broken_links() {
-    let ticks = if is_deep() { 14 } else { 10 };
+    let ticks = if is_deep() { 12 } else { 10 };
     is_safe("two failovers, two links", Failover { ticks, ..Failover::new() });
 }
 
@@ -55,6 +55,6 @@ fn a_failover_with_clocks_at_their_limits_and_leases_of_two_lengths() {
     let failover = Failover { failovers: 1, faults: 1, rates: RATES.to_vec(), ..Failover::new() };
     is_safe("clock rates", failover);
     let kinds = vec![Fault::LinkDown, Fault::PowerLost];
-    let (ticks, faults) = if is_deep() { (20, 2) } else { (20, 1) };
-    is_safe("leases", Failover { failovers: 1, kinds, ticks, faults, ..Failover::new() }.leased([SHORT, LONG]));
+    let leases = Failover { failovers: 1, faults: 1, kinds, ticks: 20, ..Failover::new() };
+    is_safe("leases", leases.leased([SHORT, LONG]));
 }
