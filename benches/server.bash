@@ -26,7 +26,7 @@ node() {
     nodes+=($!)
     disown # its end by kill is no news
     for _ in $(seq 100); do
-        if grep -q '^ready' "$dir/node-$name.txt"; then return; fi
+        if grep -qs '^ready' "$dir/node-$name.txt"; then return; fi
         sleep 0.1
     done
     cat "$dir/node-$name.txt" >&2
