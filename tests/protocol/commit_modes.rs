@@ -84,12 +84,32 @@ async fn set_standbys(database: &Database, session: &Session, names: &str) {
     database.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"));
     database.sql("SELECT pg_reload_conf()");
     within("the new setting", async { while session.setting("synchronous_standby_names").await != names {} }).await;
+    if !names.is_empty() {
+        within("commits that wait", until_commits_wait(database)).await;
+    }
+}
+
+/// It is the checkpointer that lets them, when it has read the setting as well.
+async fn until_commits_wait(database: &Database) {
+    let observer = Session::on(database).await;
+    loop {
+        let probe = Session::on(database).await;
+        let waits = waits_for_a_standby(&probe);
+        let commit =
+            tokio::spawn(async move { probe.text("SELECT pg_logical_emit_message(true, 'a', 'b')::text").await });
+        while !commit.is_finished() {
+            if observer.text(&waits).await == "true" {
+                return;
+            }
+        }
+    }
 }
 
 async fn until_it_waits_for_a_standby(observer: &Session, session: &Session) {
-    let waits = format!(
-        "SELECT wait_event IS NOT DISTINCT FROM 'SyncRep' FROM pg_stat_activity WHERE pid = {}",
-        session.backend
-    );
+    let waits = waits_for_a_standby(session);
     within("it waits for the standby", async { while observer.text(&waits).await != "true" {} }).await;
+}
+
+fn waits_for_a_standby(session: &Session) -> String {
+    format!("SELECT wait_event IS NOT DISTINCT FROM 'SyncRep' FROM pg_stat_activity WHERE pid = {}", session.backend)
 }
