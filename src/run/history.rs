@@ -8,7 +8,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row};
 
 use super::audit::{self, Evidence};
-use super::store::Event;
+use super::store;
 use crate::db::Session;
 
 /// So many rows at a time; each page has to be read within `attempt_timeout`, also from a slow disk.
@@ -94,16 +94,7 @@ pub(crate) async fn events(session: &Session, behind: (&str, i64), last: &str) -
 
 fn evidence(row: &Row) -> Evidence {
     Evidence {
-        event: Event {
-            id: row.get("id"),
-            at: row.get("at"),
-            run_id: row.get("run_id"),
-            kind: row.get("kind"),
-            instance_id: row.get("instance_id"),
-            executor_id: row.get("executor_id"),
-            fence: row.get("fence"),
-            detail: row.get("detail"),
-        },
+        event: store::event(row),
         run_attempt: row.get("run_attempt"),
         row: row.get::<_, Option<i32>>("row_attempt").map(|attempt| audit::Row {
             attempt,

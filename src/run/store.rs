@@ -211,7 +211,12 @@ pub(crate) async fn running(session: &Session) -> Result<Vec<Running>, Error> {
 /// Up to a thousand events of a run behind the given one, in order.
 pub(crate) async fn events(session: &Session, run_id: &RunId, after: i64) -> Result<Vec<Event>, Error> {
     let rows = session.query(EVENTS, &[(&run_id.as_str(), Type::TEXT), (&after, Type::INT8)]).await?;
-    let events = rows.iter().map(|row| Event {
+    Ok(rows.iter().map(event).collect())
+}
+
+/// One row of run_events.
+pub(super) fn event(row: &tokio_postgres::Row) -> Event {
+    Event {
         id: row.get("id"),
         at: row.get("at"),
         run_id: row.get("run_id"),
@@ -220,8 +225,7 @@ pub(crate) async fn events(session: &Session, run_id: &RunId, after: i64) -> Res
         executor_id: row.get("executor_id"),
         fence: row.get("fence"),
         detail: row.get("detail"),
-    });
-    Ok(events.collect())
+    }
 }
 
 /// What has befallen the fleet behind this event, a thousand at most.

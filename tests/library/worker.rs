@@ -92,7 +92,9 @@ fn a_claim_that_is_dropped_on_its_way_loses_nothing() {
                 worked_off += worker.coordinator().finish_all(ended.collect()).await.len();
             }
         }
+        let until = std::time::Instant::now() + Duration::from_secs(20);
         while worked_off < 40 {
+            assert!(std::time::Instant::now() < until, "only {worked_off} of 40 were worked off");
             let ended: Vec<_> = worker
                 .claim(8)
                 .await
