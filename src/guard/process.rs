@@ -259,9 +259,8 @@ impl Guard {
     }
 
     fn kill(mut self, end: End, reason: KillReason) -> io::Result<()> {
-        let started = self.tree.has_started();
         self.empty();
-        let exit_code = started.then_some(128 + Signal::KILL.as_raw());
+        let exit_code = self.tree.may_have_started().then_some(128 + Signal::KILL.as_raw());
         let detail = serde_json::json!({ "killed": reason });
         self.certify(End { exit_code, detail, ..end }, Some(reason))
     }

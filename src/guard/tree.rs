@@ -27,6 +27,8 @@ pub(super) struct Tree {
     socket: Option<UnixStream>,
     unread: Vec<u8>,
     command: Option<OwnedFd>,
+    /// It was told to start: its init may be slower to say that it has than the command is to end.
+    ordered: bool,
     started: bool,
     /// What a freeze has stopped by signal.
     stopped: HashSet<Pid>,
@@ -63,6 +65,7 @@ impl Tree {
             socket: Some(socket),
             unread: Vec::new(),
             command: None,
+            ordered: false,
             started: false,
             stopped: HashSet::new(),
             early: Vec::new(),
@@ -77,11 +80,13 @@ impl Tree {
         self.socket.as_ref()
     }
 
-    pub(super) fn has_started(&self) -> bool {
-        self.started
+    /// Whether anything of the command may have run.
+    pub(super) fn may_have_started(&self) -> bool {
+        self.ordered
     }
 
-    pub(super) fn go(&self, order: Order) -> io::Result<()> {
+    pub(super) fn go(&mut self, order: Order) -> io::Result<()> {
+        self.ordered = true;
         match &self.socket {
             Some(socket) => send(socket, &ToInit::Go(Box::new(order))),
             None => Ok(()),
