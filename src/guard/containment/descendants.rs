@@ -14,6 +14,9 @@ use rustix::process::{
 /// How many rounds of looking and signalling before giving up on forks that are always a step ahead.
 const ROUNDS_MAX: usize = 200;
 
+/// In the flags of a process: it is in its exit (include/linux/sched.h).
+const PF_EXITING: u64 = 0x4;
+
 /// What is left after a kill.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
@@ -123,9 +126,17 @@ fn send(pid: Pid, signal: Signal) {
     }
 }
 
-/// Whether it is no zombie: one is in no cgroup, and cannot do anything either.
+/// Whether it can still do anything. What is over, or has come so far in its exit that it left its cgroup, cannot.
 fn runs(pid: Pid) -> bool {
-    stat(pid).is_some_and(|fields| !matches!(fields.split_whitespace().next(), Some("Z" | "X")))
+    stat(pid).is_some_and(|fields| says_that_it_runs(&fields))
+}
+
+/// Goes by state, flags and number of threads: the first thread may be over while others run.
+fn says_that_it_runs(fields: &str) -> bool {
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let is_over = matches!(fields.first(), Some(&("Z" | "X"))) || number(6) & PF_EXITING != 0;
+    !is_over || number(17) > 1
 }
 
 fn is_descendant(pid: Pid) -> bool {
@@ -164,5 +175,22 @@ pub(crate) fn reap_all(spared: &[Pid]) {
                 Err(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_its_exit_runs_no_more_unless_it_has_other_threads() {
+        let of = |state: &str, flags: u32, threads: u32| {
+            format!(" {state} 1 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 1234 0 0")
+        };
+        assert!(says_that_it_runs(&of("R", 4_194_304, 1)));
+        assert!(!says_that_it_runs(&of("R", 4_194_308, 1)));
+        assert!(!says_that_it_runs(&of("Z", 4_227_084, 1)));
+        assert!(says_that_it_runs(&of("Z", 4_227_084, 2)));
+        assert!(says_that_it_runs(&stat(getpid()).expect("we live")));
     }
 }
