@@ -10,6 +10,7 @@ pub mod process;
 pub mod server;
 pub mod terminal;
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 pub use cgroup::Cgroup;
@@ -21,7 +22,7 @@ pub use terminal::Terminal;
 
 /// Waits until `condition` yields something, and fails with `what` if it does not within `limit`.
 #[track_caller]
-pub fn eventually<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: impl Display, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = condition() {

@@ -191,7 +191,7 @@ impl Running {
 
     #[track_caller]
     pub fn wait_for_errors(&self, text: &str, limit: Duration) {
-        eventually(&format!("{text:?} in the errors"), limit, || self.errors().contains(text).then_some(()));
+        eventually(format_args!("{text:?} in the errors"), limit, || self.errors().contains(text).then_some(()));
     }
 
     /// The end, within `limit`.
@@ -199,7 +199,7 @@ impl Running {
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let errors = self.errors.clone();
         let child = &mut self.child;
-        let status = eventually(&format!("its end; errors: {}", errors.lock().expect("no panic")), limit, || {
+        let status = eventually(format_args!("its end; errors: {}", errors.lock().expect("no panic")), limit, || {
             child.try_wait().expect("it is ours")
         });
         // Its last words may still lie in the pipes, which somebody else may hold open.
