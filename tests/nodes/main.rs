@@ -36,7 +36,7 @@ fn submit(host: &Systole, run_id: &str, options: &[&str], script: &str) {
 #[track_caller]
 fn becomes(database: &Database, run_id: &str, status: &str) {
     let query = format!("SELECT status FROM systole.runs WHERE run_id = '{run_id}'");
-    eventually(&format!("{run_id} is {status}"), SOON, || (database.value(&query) == status).then_some(()));
+    eventually(format!("{run_id} is {status}"), SOON, || (database.value(&query) == status).then_some(()));
 }
 
 /// The kinds of a run's events, in order.

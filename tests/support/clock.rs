@@ -63,7 +63,7 @@ impl ServerClock {
     }
 
     fn wait_until(&self, ahead: i64) {
-        eventually(&format!("a clock {ahead} s ahead"), Duration::from_secs(5), || {
+        eventually(format!("a clock {ahead} s ahead"), Duration::from_secs(5), || {
             let shown: f64 =
                 self.database.value("SELECT extract(epoch FROM clock_timestamp())").parse().expect("seconds");
             let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs_f64();

@@ -89,7 +89,7 @@ impl Terminal {
     pub fn code(&mut self, limit: Duration) -> Option<i32> {
         let screen = self.screen.clone();
         let leader = &mut self.leader;
-        eventually(&format!("its end; shown: {}", screen.lock().expect("no panic")), limit, || {
+        eventually(format!("its end; shown: {}", screen.lock().expect("no panic")), limit, || {
             leader.try_wait().expect("it is ours")
         })
         .code()
