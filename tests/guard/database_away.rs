@@ -69,8 +69,15 @@ impl Pair {
     #[track_caller]
     fn assert_going_on_after(&self, back: u64) {
         let ran = || (self.first.last_stamp() > back).then_some(());
-        eventually(fmt::from_fn(|f| write!(f, "{}: {}", self.run_id(), self.holder.errors())), SOON, ran);
+        eventually(self, SOON, ran);
         assert_eq!(self.second.stamps().len(), 0, "{}: taken over: {}", self.run_id(), self.waiter.errors());
+    }
+}
+
+/// What its holder has said so far.
+impl fmt::Display for Pair {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.run_id(), self.holder.errors())
     }
 }
 
