@@ -23,7 +23,9 @@ use crate::db::{DbError, Target};
 use crate::elapsed::Instant;
 use crate::guard::certificate::{DeathSecret, Header};
 use crate::guard::containment::{Containment, Secured};
-use crate::guard::{Arming, FromGuard, Guard, GuardError, Order, Outlet, Preparation, Rules, ToGuard, remains};
+use crate::guard::{
+    Arming, FromGuard, Guard, GuardError, Order, Outlet, Preparation, Rules, ToGuard, reap_orphans, remains,
+};
 use crate::identity::boot_id;
 use crate::ids::InstanceId;
 use crate::instance::{AcquireError, ClaimRequest, ConnectError, Coordinator, Holder, Lease};
@@ -107,6 +109,7 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
     let instance_id = InstanceId::fresh();
     let preparation = Preparation { instance_id, wish: plan.containment };
     let mut guard = Guard::start(preparation, Outlet::ours())?;
+    tokio::spawn(reap_orphans());
     let coordinator = Coordinator::start(plan.target.clone(), plan.job.timing)?;
     let granted = match claim(&plan, instance_id, &coordinator, &mut guard, &mut signals).await {
         Ok(Ok(granted)) => granted,

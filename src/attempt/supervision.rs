@@ -277,6 +277,10 @@ impl Supervisor<'_> {
             // It is stopped or hung, and would not act when it must.
             return Err(GuardError::Gone);
         }
+        // While its deadline is far, no guard asks whether we live. A node may have a thousand of them.
+        if self.renewed_until.is_some_and(|until| now + self.job.timing.kill_grace < until) {
+            return Ok(());
+        }
         self.guard.tell(&ToGuard::Tick { at: now }).await
     }
 }

@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::attempt::AttemptError;
 use crate::db::{DbError, Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
+use crate::guard;
 use crate::guard::certificate::DeathSecret;
 use crate::guard::containment::Containment;
 use crate::ids::{InstanceId, RunId};
@@ -230,6 +231,7 @@ impl Node {
     }
 
     async fn due(&mut self) {
+        guard::reap();
         let now = Instant::now();
         if let Phase::Draining { until } = self.phase
             && until <= now

@@ -6,7 +6,6 @@ use super::Node;
 use crate::attempt::{Outbox, file_deaths, quarantine_line};
 use crate::db::{DbError, Hint, HintKind};
 use crate::elapsed::Instant;
-use crate::guard;
 use crate::node::store::{self, Heard};
 use crate::output;
 
@@ -24,7 +23,6 @@ impl Node {
     /// Everybody looks after the dead: those of this host by their certificates, all others by their silence.
     pub(super) async fn sweep(&mut self) {
         self.sweep_due = Instant::now() + SWEEP_INTERVAL;
-        guard::reap();
         let shared = self.shared.clone();
         let filed = file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id, self.history).await;
         if filed.news > 0 {

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 pub(super) use super::process::main as serve;
 
 use super::PROCESS_NAME;
-use super::containment::{Cgroup, Killed, Secured, children, kill_all, reap_all, see_our_own};
+use super::containment::{Cgroup, Killed, Secured, children, kill_all, reap_all, see_our_own, somebody_has_ended};
 use super::descriptor::send_descriptor;
 use super::error::GuardError;
 use super::outlet::Outlet;
@@ -29,8 +29,8 @@ const DISMISSAL_PATIENCE: Duration = Duration::from_millis(500);
 /// How often we reap what others have left to us.
 const REAPING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A guard of ours. Dropping it closes its socket: it then kills what it guards, certifies and ends. While we have one, we
-/// reap whoever else's orphan comes to us.
+/// A guard of ours. Dropping it closes its socket: it then kills what it guards, certifies and ends. Whoever has one reaps
+/// whoever else's orphan comes to us: see [`reap`].
 #[derive(Debug)]
 pub(crate) struct Guard {
     pid: Pid,
@@ -39,8 +39,6 @@ pub(crate) struct Guard {
     secured: Option<Secured>,
     /// Children that we had before (a shell that exec'ed us may have left some): none of ours to kill.
     strangers: Vec<Pid>,
-    /// Ends with the guard.
-    reaping: tokio::task::JoinHandle<()>,
     is_reaped: bool,
 }
 
@@ -83,8 +81,7 @@ impl Guard {
             send(&ours, &ToGuard::Prepare(preparation))?;
             ours.set_nonblocking(true)?;
             let socket = UnixStream::from_std(ours)?;
-            let reaping = tokio::spawn(reap_orphans());
-            Ok(Guard { pid, socket, unread: Vec::new(), secured: None, strangers, reaping, is_reaped: false })
+            Ok(Guard { pid, socket, unread: Vec::new(), secured: None, strangers, is_reaped: false })
         };
         started().map_err(GuardError::Start)
     }
@@ -201,7 +198,6 @@ impl Guards {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.reaping.abort();
         let mut guards = guards();
         guards.in_use.retain(|pid| *pid != self.pid);
         if !self.is_reaped {
@@ -210,8 +206,8 @@ impl Drop for Guard {
     }
 }
 
-/// Reaps whatever ends as our child without being one: we are a subreaper, and in a container it may be PID 1.
-async fn reap_orphans() {
+/// Reaps once a second, for ever.
+pub(crate) async fn reap_orphans() {
     let mut interval = tokio::time::interval(REAPING_INTERVAL);
     loop {
         interval.tick().await;
@@ -219,9 +215,14 @@ async fn reap_orphans() {
     }
 }
 
-/// Waits for what has ended: guards that took their time, and orphans that came to us. One in use is waited for by its user.
+/// Waits for what has ended: guards that took their time, and orphans that came to us, a subreaper, or PID 1 of a container. One
+/// in use is waited for by its user. To be called once a second by each process that has guards; costs next to nothing while
+/// nobody has ended.
 pub(crate) fn reap() {
     let mut guards = guards();
+    if !somebody_has_ended() {
+        return;
+    }
     reap_all(&guards.in_use);
     if !guards.leaving.is_empty() {
         let left = children();

@@ -44,7 +44,7 @@ mod wire;
 #[doc(hidden)]
 pub use deadman::{Deadman, Decision, Hold, KillReason, Rules};
 pub(crate) use error::GuardError;
-pub(crate) use handle::{Guard, reap};
+pub(crate) use handle::{Guard, reap, reap_orphans};
 pub(crate) use outlet::Outlet;
 #[cfg(fuzzing)]
 pub use wire::fuzz;

@@ -21,6 +21,9 @@ pub(super) fn serve() -> i32 {
 /// Nothing ends as our child.
 pub(crate) fn reap() {}
 
+/// The same, for ever.
+pub(crate) async fn reap_orphans() {}
+
 impl Guard {
     pub(crate) fn start(_: Preparation, _: Outlet) -> Result<Guard, GuardError> {
         Err(GuardError::Unready("containment takes Linux. Run it in a Linux container or virtual machine".to_owned()))

@@ -78,6 +78,12 @@ fn has_children() -> bool {
     !matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
 }
 
+/// Whether a child of this process waits to be reaped.
+pub(crate) fn somebody_has_ended() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::All, options), Ok(Some(_)))
+}
+
 /// Whether /proc shows the PID namespace that we are in. In another one our numbers are other processes'.
 pub(crate) fn see_our_own() -> bool {
     let shown = fs::read_link("/proc/self").ok();

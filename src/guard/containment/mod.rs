@@ -29,7 +29,8 @@ mod shortcoming;
 pub(crate) use cgroup::{Cgroup, sweep_cgroup};
 #[cfg(target_os = "linux")]
 pub(super) use descendants::{
-    Killed, can_be_listed, children, continue_these, kill_all, reap_all, see_our_own, signal_all, stop_all,
+    Killed, can_be_listed, children, continue_these, kill_all, reap_all, see_our_own, signal_all, somebody_has_ended,
+    stop_all,
 };
 #[cfg(not(target_os = "linux"))]
 pub(crate) use nothing::sweep_cgroup;
