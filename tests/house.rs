@@ -13,6 +13,8 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["daemon", "drill"],
     &["attempt"],
+    &["fleet"],
+    &["http"],
     &["config"],
     &["run", "node", "output"],
     &["instance", "supervise"],
@@ -20,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["db"],
     &["state_dir"],
     &["tenure"],
-    &["outcome", "identity", "ids", "elapsed", "backoff"],
+    &["outcome", "identity", "ids", "elapsed", "backoff", "metrics"],
 ];
 
 /// Above this a file is asked whether it still is one idea.

@@ -106,6 +106,9 @@ enum Command {
     Completions(paperwork::CompletionsArguments),
     /// Write the man pages into a folder
     Man(paperwork::ManArguments),
+    /// Print docs/metrics.md
+    #[command(hide = true)]
+    Metrics,
     /// Explain a command, or the exit codes
     Help {
         /// A command, or exit-codes
@@ -167,6 +170,10 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Embedded(arguments) => embedded::execute(&arguments),
         Command::Completions(arguments) => paperwork::completions(&arguments, Arguments::command()),
         Command::Man(arguments) => paperwork::man(&arguments, Arguments::command()),
+        Command::Metrics => {
+            print::text(&crate::metrics::document());
+            Ok(code::OK)
+        }
         Command::Help { topic } => help(topic.as_deref()),
     }
 }
