@@ -33,7 +33,6 @@ pub(crate) struct Label {
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
-    pub(crate) family: Family,
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) scope: Scope,
@@ -42,7 +41,7 @@ pub(crate) struct Entry {
 }
 
 impl Family {
-    /// Its row.
+    /// Its row: they stand in the same order.
     pub(crate) fn entry(self) -> &'static Entry {
         &CATALOGUE[self as usize]
     }
@@ -85,15 +84,15 @@ const BEAT_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 4.0];
 const DELAY_SECONDS: &[f64] = &[0.01, 0.1, 0.5, 1.0, 5.0];
 const LEASE_RATIOS: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.5];
 const TAKEOVER_SECONDS: &[f64] = &[1.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0];
-const FREEZE_SECONDS: &[f64] = &[1.0, 5.0, 15.0, 60.0, 300.0];
-const KILL_SECONDS: &[f64] = &[0.1, 0.5, 1.0, 3.0, 10.0];
-const STOP_SECONDS: &[f64] = &[0.1, 1.0, 5.0, 10.0, 30.0];
+const FREEZE_SECONDS: &[f64] = &[1.0, 15.0, 60.0, 300.0];
+const KILL_SECONDS: &[f64] = &[0.1, 1.0, 3.0, 10.0];
+const STOP_SECONDS: &[f64] = &[0.1, 1.0, 10.0, 30.0];
 const RUN_SECONDS: &[f64] = &[1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0];
 const WAIT_SECONDS: &[f64] = &[1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0];
 const ATTEMPTS: &[f64] = &[1.0, 2.0, 3.0, 5.0, 10.0];
 const STATEMENT_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 1.0];
 const LOOP_SECONDS: &[f64] = &[0.05, 0.5, 5.0];
-const HTTP_SECONDS: &[f64] = &[0.01, 0.1, 1.0];
+const HTTP_SECONDS: &[f64] = &[0.05, 1.0];
 
 macro_rules! catalogue {
     ($($scope:ident { $($family:ident = $name:literal, $kind:expr, [$($label:expr),*], $help:literal;)* })*) => {
@@ -105,7 +104,6 @@ macro_rules! catalogue {
 
         /// All rows, in the order of [`Family`].
         pub(crate) const CATALOGUE: &[Entry] = &[$($(Entry {
-            family: Family::$family,
             name: $name,
             kind: $kind,
             scope: Scope::$scope,
@@ -150,7 +148,7 @@ catalogue! {
         RunQueueWait = "systole_run_queue_wait_seconds", Histogram(WAIT_SECONDS), [QUEUE], "From the moment a run was due to its claim, by the database's clock.";
         RunAttempts = "systole_run_attempts", Histogram(ATTEMPTS), [QUEUE], "The number of each attempt within its run, when it ended.";
         ChildStarts = "systole_child_starts_total", Counter, [], "Commands started.";
-        ChildExits = "systole_child_exits_total", Counter, [closed("cause", &["exit_zero", "exit_nonzero", "signal", "oom", "fence_kill", "stop_timeout"])], "Commands that ended: by themselves, by a signal, by the kernel for want of memory, killed by a fence, or killed because they did not stop in time.";
+        ChildExits = "systole_child_exits_total", Counter, [closed("cause", &["exit_zero", "exit_nonzero", "signal", "fence_kill", "stop_timeout"])], "Commands that ended: by themselves, by a signal (the kernel's for want of memory too), killed because their run may be another's, or killed because they did not stop in time.";
         ChildStopDuration = "systole_child_stop_duration_seconds", Histogram(STOP_SECONDS), [], "From a command's SIGTERM until nothing was left of its tree.";
         DbUp = "systole_db_up", Gauge, [], "1 if the database answered when it was last asked, else 0.";
         DbQueryDuration = "systole_db_query_duration_seconds", Histogram(STATEMENT_SECONDS), [STATEMENT], "From sending a statement to its last row.";
@@ -212,12 +210,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_family_is_its_row() {
+        assert_eq!(Family::BuildInfo.entry().name, "systole_build_info");
+        assert_eq!(Family::FleetSnapshotErrors.entry().name, "systole_fleet_snapshot_errors_total");
+    }
+
+    #[test]
     fn every_name_is_unique_and_says_its_kind_and_unit() {
         let names: BTreeSet<_> = CATALOGUE.iter().map(|entry| entry.name).collect();
         assert_eq!(names.len(), CATALOGUE.len());
         for entry in CATALOGUE {
-            let Entry { family, name, kind, scope, labels, help } = entry;
-            assert_eq!(family.entry().name, *name);
+            let Entry { name, kind, scope, labels, help } = entry;
             assert_eq!(*kind == Counter, name.ends_with("_total"), "{name}");
             assert_eq!(*scope == Scope::Process, name.starts_with("process_"), "{name}");
             assert_eq!(*scope == Scope::Fleet, name.starts_with("systole_fleet_"), "{name}");
