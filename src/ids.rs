@@ -105,6 +105,45 @@ impl fmt::Display for Fence {
     }
 }
 
+/// What people and metrics call a node: letters, digits and `._-`, up to 63 characters. The database holds the same rule as a CHECK.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeName(String);
+
+/// Why a text is not a [`NodeName`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("1 to {NODE_NAME_LENGTH_MAX} letters, digits and ._-")]
+pub struct InvalidNodeName;
+
+/// The longest name of a node.
+pub const NODE_NAME_LENGTH_MAX: usize = 63;
+
+impl NodeName {
+    /// The name of a node that nobody has named: its host's, with a hyphen for whatever a name cannot have.
+    pub fn of_host(host: &str) -> NodeName {
+        let fit = |c: char| if is_in_a_node_name(c) { c } else { '-' };
+        let name: String = host.chars().take(NODE_NAME_LENGTH_MAX).map(fit).collect();
+        NodeName(if name.is_empty() { "localhost".to_owned() } else { name })
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = InvalidNodeName;
+
+    fn from_str(text: &str) -> Result<NodeName, InvalidNodeName> {
+        let is_one = (1..=NODE_NAME_LENGTH_MAX).contains(&text.len()) && text.chars().all(is_in_a_node_name);
+        if is_one { Ok(NodeName(text.to_owned())) } else { Err(InvalidNodeName) }
+    }
+}
+
+fn is_in_a_node_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._-".contains(c)
+}
+
 /// A run id is what the database's CHECK allows, and a refusal cannot steer a terminal.
 #[cfg(fuzzing)]
 pub fn fuzz(text: &str) {
@@ -140,6 +179,18 @@ mod tests {
             let error = text.parse::<RunId>().unwrap_err().to_string();
             assert!(error.contains(why), "{text:?}: {error}");
             assert!(!error.contains(['\u{1b}', '\n', '\0']), "{error:?} would reach the terminal raw");
+        }
+    }
+
+    #[test]
+    fn every_host_gives_a_name_that_a_node_may_have() {
+        for host in ["build3", "a.b_c-D", "", "höst name\n", &"x".repeat(300)] {
+            let name = NodeName::of_host(host);
+            assert_eq!(name.as_str().parse(), Ok(name.clone()), "{host:?}");
+        }
+        assert_eq!(NodeName::of_host("build3.example.com").as_str(), "build3.example.com");
+        for text in ["", "a b", "a/b", "ä", "a\n", &"x".repeat(64)] {
+            assert!(text.parse::<NodeName>().is_err(), "{text:?}");
         }
     }
 

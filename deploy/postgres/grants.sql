@@ -13,14 +13,15 @@ GRANT SELECT ON systole.settings, systole.runs, systole.executor_instances, syst
 GRANT SELECT ON systole.run_output TO systole_worker;
 GRANT SELECT (instance_id, bytes_total, bytes_lost, path, is_last, updated_at) ON systole.run_output
     TO systole_client, systole_viewer;
-GRANT EXECUTE ON FUNCTION systole.holder, systole.rw_since, systole.why_waiting, systole.history, systole.quarantined_until
+GRANT EXECUTE ON FUNCTION systole.holder, systole.rw_since, systole.why_waiting, systole.history, systole.quarantined_until,
+                          systole.fleet_snapshot
     TO systole_worker, systole_client, systole_viewer;
 
 GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, systole.submit_all, systole.cancel, systole.retry,
                           systole.restart
     TO systole_worker, systole_client;
 GRANT EXECUTE ON FUNCTION systole.claim, systole.beat, systole.finish, systole.finish_all, systole.file_certificate, systole.readopt, systole.take_away,
-                          systole.claim_queued, systole.reap, systole.node_beat, systole.drain,
+                          systole.claim_queued, systole.reap, systole.node_beat, systole.drain, systole.forget,
                           systole.pause, systole.resume, systole.limit_queue, systole.prune,
                           systole.put_output, systole.tell
     TO systole_worker;

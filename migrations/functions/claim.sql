@@ -74,6 +74,7 @@ BEGIN
             IF p_note_refusal THEN
                 PERFORM append_event('refused', p_run_id, v_holder, jsonb_build_object(
                     'refused_executor_id', p_executor_id, 'reason', reason, 'purpose', p_purpose));
+                PERFORM append_incident('refusal', '');
             END IF;
             RETURN;
         END IF;
@@ -176,6 +177,7 @@ BEGIN
     reason := NULL;
     IF v_predecessor.instance_id IS NOT NULL THEN
         predecessor := holder(v_predecessor, at);
+        PERFORM append_incident('takeover', v_predecessor.cause);
     END IF;
 END
 $$;

@@ -84,14 +84,19 @@ BEGIN
                    p_death_secret_hashes[m.slot], v_now, v_now
               FROM moved m
             RETURNING instance_id, run_id, attempt, fence, purpose
+        ), succeeding AS MATERIALIZED (
+            SELECT g.*, b.executor_id AS predecessor, b.cause AS predecessor_cause
+              FROM granted g
+              LEFT JOIN LATERAL (SELECT * FROM executor_instances p
+                                  WHERE p.run_id = g.run_id AND p.attempt = g.attempt - 1 AND p.cause IS NOT NULL OFFSET 0) b ON true
+        ), noted AS (
+            INSERT INTO incidents (kind, cause) SELECT 'takeover', s.predecessor_cause FROM succeeding s WHERE s.predecessor_cause IS NOT NULL
         )
         INSERT INTO run_events (run_id, kind, instance_id, executor_id, fence, detail)
-        SELECT g.run_id, 'claimed', g.instance_id, p_executor_id, g.fence, jsonb_strip_nulls(jsonb_build_object(
-                   'attempt', g.attempt, 'purpose', g.purpose, 'containment', p_containment,
-                   'predecessor', b.executor_id, 'predecessor_cause', b.cause))
-          FROM granted g
-          LEFT JOIN LATERAL (SELECT * FROM executor_instances p
-                              WHERE p.run_id = g.run_id AND p.attempt = g.attempt - 1 AND p.cause IS NOT NULL OFFSET 0) b ON true;
+        SELECT s.run_id, 'claimed', s.instance_id, p_executor_id, s.fence, jsonb_strip_nulls(jsonb_build_object(
+                   'attempt', s.attempt, 'purpose', s.purpose, 'containment', p_containment,
+                   'predecessor', s.predecessor, 'predecessor_cause', s.predecessor_cause))
+          FROM succeeding s;
     END IF;
 
     -- Seen afresh: a run may have been claimed, taken away by force and queued again since our look at it.

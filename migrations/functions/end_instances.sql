@@ -3,7 +3,7 @@
 -- One status, exit code, cause, progress and detail for each id; an id that is NULL is passed over. Moves the runs on, and
 -- writes the events named after the ends. A run by hand ends with its instance. One from the queue goes back there when
 -- it was given back, crashed or may be retried: a crash and a failure each have a count and a limit of their own, a release
--- has neither. One that is to be restarted goes back whatever stopped it. A retry waits for its backoff, exponential with
+-- has neither. A crash is an incident as well (incidents.sql). One that is to be restarted goes back whatever stopped it. A retry waits for its backoff, exponential with
 -- full jitter and at most an hour; anything else is due at once.
 DROP FUNCTION IF EXISTS end_instance(uuid, text, integer, text, bigint, jsonb);
 CREATE OR REPLACE FUNCTION end_instances(
@@ -24,7 +24,7 @@ BEGIN
                phases_executed = greatest(i.phases_executed, s.phases),
                message = coalesce(left(s.detail->>'message', 200), i.message)
           FROM said s WHERE i.instance_id = s.instance_id AND i.ended_at IS NULL
-        RETURNING i.instance_id, i.run_id, i.attempt, i.executor_id, i.fence, i.status, i.exit_code, i.cause, s.detail
+        RETURNING i.instance_id, i.run_id, i.attempt, i.executor_id, i.host, i.fence, i.status, i.exit_code, i.cause, s.detail
     ), counted AS MATERIALIZED (
         SELECT e.*, r.lane_id IS NOT NULL AS is_queued, r.restart_requested, r.no_retry, r.max_attempts, r.crashes_max, r.backoff,
                r.failures + CASE WHEN e.status IN ('FAILED', 'TIMED_OUT') THEN 1 ELSE 0 END AS failures,
@@ -54,6 +54,12 @@ BEGIN
                claim_order = CASE WHEN s.wait > interval '0' THEN NULL ELSE r.claim_order END,
                updated_at = clock_timestamp()
           FROM spaced s WHERE r.run_id = s.run_id
+    ), noted AS (
+        INSERT INTO incidents (kind, host, cause, executor_id)
+        SELECT 'crash', s.host, s.cause, s.executor_id FROM spaced s WHERE s.status = 'CRASHED'
+    ), given_up AS (
+        INSERT INTO poisoned (run_id) SELECT s.run_id FROM spaced s WHERE s.status = 'CRASHED' AND s.next = 'FAILED'
+            ON CONFLICT (run_id) DO UPDATE SET at = clock_timestamp()
     )
     INSERT INTO run_events (run_id, kind, instance_id, executor_id, fence, detail)
     SELECT s.run_id, lower(s.status), s.instance_id, s.executor_id, s.fence,

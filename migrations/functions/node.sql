@@ -1,8 +1,11 @@
 -- node_beat(): a node says that it is here and how it is, and hears whether somebody wants it drained, or the fleet does, because
 -- it is older than is allowed.
+-- A version that has no name calls it without.
+DROP FUNCTION IF EXISTS node_beat(uuid, text, text, text, text[], jsonb, text[], boolean, integer, integer, text, bigint);
 CREATE OR REPLACE FUNCTION node_beat(
     p_node_id uuid, p_executor_id text, p_host text, p_version text, p_queues text[], p_labels jsonb,
-    p_commands text[], p_starts_anything boolean, p_slots integer, p_running integer, p_state text, p_stale_after_ms bigint, OUT drain_requested_by text
+    p_commands text[], p_starts_anything boolean, p_slots integer, p_running integer, p_state text, p_stale_after_ms bigint,
+    p_name text DEFAULT NULL, p_http_address text DEFAULT NULL, OUT drain_requested_by text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 #variable_conflict use_column
@@ -12,9 +15,9 @@ BEGIN
      WHERE n.node_id = p_node_id RETURNING n.drain_requested_by INTO drain_requested_by;
     IF NOT FOUND THEN
         INSERT INTO nodes (node_id, executor_id, host, version, queues, labels, commands, starts_anything,
-                           slots, running, state, stale_after)
+                           slots, running, state, stale_after, name, http_address)
         VALUES (p_node_id, p_executor_id, p_host, p_version, p_queues, p_labels, p_commands, p_starts_anything,
-                p_slots, p_running, p_state, p_stale_after_ms * interval '1 millisecond');
+                p_slots, p_running, p_state, p_stale_after_ms * interval '1 millisecond', p_name, p_http_address);
     END IF;
     SELECT coalesce(drain_requested_by, format('the fleet, where systole %s is the oldest allowed', s.oldest_allowed))
       INTO drain_requested_by FROM settings s
@@ -39,6 +42,48 @@ BEGIN
         VALUES ('drain_requested', p_node, p_by, p_reason, jsonb_build_object('asked', asked));
     END IF;
     PERFORM pg_notify(current_schema(), 'node ' || p_node);
+END
+$$;
+
+-- forget(): somebody knows of the crashes of a node (its name, or PID@host) or of a host, so that they ring no more, and wants to see
+-- no more of its nodes that are dead.
+--
+-- Verdicts: ok · alive (there is nothing to forget but a node that is here) · unknown. One that was removed and comes back
+-- registers anew.
+CREATE OR REPLACE FUNCTION forget(
+    p_subject text, p_by text, p_reason text DEFAULT NULL, OUT verdict text, OUT acknowledged integer, OUT removed text[], OUT alive text[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    v_known text[];
+BEGIN
+    PERFORM lock_briefly();
+    SELECT array_agg(n.executor_id), coalesce(array_agg(n.executor_id ORDER BY n.executor_id) FILTER (WHERE n.here), '{}') INTO v_known, alive
+      FROM (SELECT executor_id, state <> 'gone' AND last_heartbeat >= clock_timestamp() - stale_after AS here
+              FROM nodes WHERE p_subject IN (name, executor_id, host)) n;
+    -- In the order of their keys, as everywhere; tested again on what is locked.
+    WITH dead AS (
+        SELECT node_id FROM nodes
+         WHERE p_subject IN (name, executor_id, host) AND (state = 'gone' OR last_heartbeat < clock_timestamp() - stale_after)
+         ORDER BY node_id FOR UPDATE
+    ), gone AS (
+        DELETE FROM nodes n USING dead d WHERE n.node_id = d.node_id RETURNING n.executor_id
+    )
+    SELECT coalesce(array_agg(executor_id ORDER BY executor_id), '{}') INTO removed FROM gone;
+    WITH ringing AS (
+        SELECT id FROM incidents
+         WHERE kind = 'crash' AND acknowledged_at IS NULL AND (p_subject IN (host, executor_id) OR executor_id = ANY (v_known))
+         ORDER BY id FOR UPDATE
+    )
+    UPDATE incidents i SET acknowledged_at = clock_timestamp() FROM ringing r WHERE i.id = r.id;
+    GET DIAGNOSTICS acknowledged = ROW_COUNT;
+    IF acknowledged > 0 OR cardinality(removed) > 0 THEN
+        verdict := 'ok';
+        INSERT INTO fleet_events (kind, subject, by, reason, detail)
+        VALUES ('forgotten', p_subject, p_by, p_reason, jsonb_build_object('crashes', acknowledged, 'nodes', removed));
+    ELSE
+        verdict := CASE WHEN cardinality(alive) > 0 THEN 'alive' ELSE 'unknown' END;
+    END IF;
 END
 $$;
 

@@ -1,5 +1,5 @@
 -- prune(): forget runs that ended longer ago than p_older_than (NULL: than settings say), with their attempts and events, and what
--- befell the fleet.
+-- befell the fleet; and nodes that were silent for a day, whom nobody is shown any more.
 --
 -- Some at a time, and never two at once: whoever finds another at it does nothing. The floor of fences is raised first, so that
 -- none is ever granted again.
@@ -11,6 +11,10 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended('systole prune ' || current_schema(), 0)) THEN
         RETURN 0;
     END IF;
+    PERFORM count_incidents(10000);
+    DELETE FROM nodes WHERE node_id IN (
+        SELECT node_id FROM nodes WHERE last_heartbeat < clock_timestamp() - interval '1 day'
+         ORDER BY node_id LIMIT p_limit FOR UPDATE SKIP LOCKED);
     DELETE FROM fleet_events WHERE id IN (
         SELECT e.id FROM fleet_events e
          WHERE e.at < clock_timestamp() - coalesce(p_older_than, (SELECT keep FROM settings)) ORDER BY e.id LIMIT p_limit);

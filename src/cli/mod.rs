@@ -49,6 +49,8 @@ enum Command {
     Nodes(node::NodesArguments),
     /// Ask a node to start nothing more, and to end when it is done
     Drain(node::DrainArguments),
+    /// Acknowledge the crashes of a node or host, and remove its nodes that are dead
+    Forget(node::ForgetArguments),
     /// Print the output of a run: all of it on its host, the newest from anywhere
     Logs(logs::Arguments),
     /// Put runs into the queue
@@ -141,6 +143,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Node(arguments) => node::execute(&arguments, &settings),
         Command::Nodes(arguments) => node::nodes(&arguments, &settings),
         Command::Drain(arguments) => node::drain(&arguments, &settings),
+        Command::Forget(arguments) => node::forget(&arguments, &settings),
         Command::Logs(arguments) => logs::execute(&arguments, &settings),
         Command::Submit(arguments) => submit::execute(&arguments, &settings),
         Command::Cancel(arguments) => steer::cancel(&arguments, &settings),

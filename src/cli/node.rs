@@ -9,11 +9,14 @@ use super::exit::{Failure, code};
 use super::print;
 use super::settings::{Settings, Why};
 use crate::daemon::{self, Setup};
-use crate::node::store;
+use crate::node::store::{self, Forgotten};
 use crate::state_dir::StateDir;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
+    /// What people and metrics call it, where that is not its host's name; needed where a host has several
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// How many runs it works on at once
     #[arg(long, value_name = "N")]
     slots: Option<String>,
@@ -58,10 +61,19 @@ pub(super) struct DrainArguments {
     why: Why,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct ForgetArguments {
+    /// A node (its name, or PID@host), or a host
+    node: String,
+    #[command(flatten)]
+    why: Why,
+}
+
 /// Runs as a node until it is drained.
 pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, Failure> {
     let list = |items: &[String]| (!items.is_empty()).then(|| items.join(","));
     let given: BTreeMap<&'static str, String> = [
+        ("node_name", arguments.name.clone()),
         ("slots", arguments.slots.clone()),
         ("queues", list(&arguments.queue)),
         ("labels", list(&arguments.label)),
@@ -78,6 +90,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     context::block_on(async {
         let setup = Setup {
             target: context::target(&config).await?,
+            name: config.node_name()?,
             timing: config.timing()?,
             stop_grace: config.stop_grace()?,
             containment: config.containment()?,
@@ -114,6 +127,7 @@ pub(super) fn nodes(arguments: &NodesArguments, settings: &Settings) -> Result<u
         };
         let row = |node: &store::NodeView| {
             vec![
+                node.name.clone(),
                 node.executor_id.clone(),
                 node.state.clone(),
                 format!("{}/{}", node.running, node.slots),
@@ -123,7 +137,7 @@ pub(super) fn nodes(arguments: &NodesArguments, settings: &Settings) -> Result<u
                 print::moment(node.last_heartbeat),
             ]
         };
-        let headers = ["NODE", "STATE", "RUNNING", "QUEUES", "LABELS", "VERSION", "LAST HEARTBEAT"];
+        let headers = ["NAME", "NODE", "STATE", "RUNNING", "QUEUES", "LABELS", "VERSION", "LAST HEARTBEAT"];
         print::table(
             &headers,
             nodes.iter().map(row).collect(),
@@ -146,5 +160,30 @@ pub(super) fn drain(arguments: &DrainArguments, settings: &Settings) -> Result<u
         }
         print::text(&format!("asked {} to drain", asked.join(", ")));
         Ok(code::OK)
+    })
+}
+
+/// Acknowledges crashes, so that they ring no more, and removes nodes that are dead.
+pub(super) fn forget(arguments: &ForgetArguments, settings: &Settings) -> Result<u8, Failure> {
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let (node, by) = (&arguments.node, arguments.why.by());
+        let message = match link.call(async |session| store::forget(session, node, &by).await).await? {
+            Forgotten::Done { crashes, nodes } => {
+                let crashes = format!("{crashes} crash{} of {node} acknowledged", if crashes == 1 { "" } else { "es" });
+                let nodes = if nodes.is_empty() { String::new() } else { format!(", and forgot {}", nodes.join(", ")) };
+                print::text(&format!("{crashes}{nodes}"));
+                return Ok(code::OK);
+            }
+            Forgotten::Alive { nodes } => format!(
+                "{} is here, and nothing of {node:?} has crashed that is not known: systole drain asks a node to go",
+                nodes.join(", ")
+            ),
+            Forgotten::Unknown => format!(
+                "nothing of a node or host {node:?} has crashed lately that is not known, and none of that name is dead: systole nodes lists them"
+            ),
+        };
+        Err(Failure::new(code::USAGE, message))
     })
 }

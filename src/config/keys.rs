@@ -37,6 +37,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("stale_after", "stale-after", &["SYSTOLE_STALE_AFTER"], Some("30s")),
     key("freeze_max", "freeze-max", &["SYSTOLE_FREEZE_MAX"], Some("10m")),
     key("stop_grace", "stop-grace", &["SYSTOLE_STOP_GRACE"], Some("10s")),
+    key("node_name", "name", &["SYSTOLE_NODE_NAME"], None),
     key("slots", "slots", &["SYSTOLE_SLOTS"], Some("1")),
     key("queues", "queue", &["SYSTOLE_QUEUES"], Some("default")),
     key("labels", "label", &["SYSTOLE_LABELS"], Some("")),

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use crate::db::{Schema, holds_password};
 use crate::elapsed::parse_duration;
+use crate::identity::Identity;
+use crate::ids::NodeName;
 use crate::instance::{Timing, UnsafeTiming};
 use crate::node::Catalogue;
 use crate::state_dir::StateDir;
@@ -219,6 +221,14 @@ impl Config {
                 Some(_) => self.truth("allow_submitted_commands")?,
             },
         })
+    }
+
+    /// What a node is called by people and metrics: its host's name, unless somebody names it.
+    pub(crate) fn node_name(&self) -> Result<NodeName, ConfigError> {
+        match self.text("node_name") {
+            None => Ok(NodeName::of_host(&Identity::of_this_process().host)),
+            Some(text) => text.parse().map_err(|_| self.refuse("node_name", "1 to 63 letters, digits and ._-")),
+        }
     }
 
     /// How many runs a node works on at once.

@@ -30,7 +30,7 @@ use crate::elapsed::{Instant, sleep_until};
 use crate::guard;
 use crate::guard::certificate::DeathSecret;
 use crate::guard::containment::Containment;
-use crate::ids::{InstanceId, RunId};
+use crate::ids::{InstanceId, NodeName, RunId};
 use crate::instance::{Coordinator, Timing};
 use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
 use crate::node::{Catalogue, Claimer};
@@ -56,6 +56,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) target: Target,
+    pub(crate) name: NodeName,
     pub(crate) timing: Timing,
     pub(crate) stop_grace: Duration,
     pub(crate) containment: Option<Containment>,
@@ -126,6 +127,8 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
     let registration = Registration {
         node_id: Uuid::now_v7(),
         identity: coordinator.identity().clone(),
+        name: setup.name.clone(),
+        http_address: None,
         queues: setup.catalogue.queues.clone(),
         labels: setup.catalogue.labels.clone(),
         commands: setup.catalogue.commands.keys().cloned().collect(),

@@ -22,7 +22,7 @@ mod embedded_migrations {
 }
 
 /// The version of the function set below, and its digest. The test at the end says what to write here after a change.
-const FUNCTIONS_PIN: (i32, &str) = (10, "00bdd299cd347b9dfb23788cf91c0da694902cca0d7dcbc772da46acf995a2a1");
+const FUNCTIONS_PIN: (i32, &str) = (11, "1fd1fae58a29d65a261709d4479d315bc63313810c50d904e2cc33dffb387ff4");
 
 /// Two sets never share one: of two builds with the same version neither would know whose functions are the newer ones.
 pub(crate) const FUNCTIONS_VERSION: i32 = FUNCTIONS_PIN.0;
@@ -37,6 +37,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/history.sql"),
     include_str!("../../migrations/functions/brake.sql"),
     include_str!("../../migrations/functions/staleness.sql"),
+    include_str!("../../migrations/functions/incidents.sql"),
     include_str!("../../migrations/functions/end_instances.sql"),
     include_str!("../../migrations/functions/fence.sql"),
     include_str!("../../migrations/functions/evict_blockers.sql"),
@@ -57,6 +58,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("../../migrations/functions/prune.sql"),
     include_str!("../../migrations/functions/put_output.sql"),
     include_str!("../../migrations/functions/tell.sql"),
+    include_str!("../../migrations/functions/fleet_snapshot.sql"),
 ];
 
 /// What is asked for beyond an up-to-date schema.

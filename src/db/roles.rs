@@ -172,7 +172,10 @@ mod tests {
                 .all(|name| worker.functions.contains(name))
         );
         assert!(client.functions.contains(&"fence") && !client.functions.contains(&"claim"));
-        assert_eq!(viewer.functions, ["holder", "rw_since", "why_waiting", "history", "quarantined_until"]);
+        assert_eq!(
+            viewer.functions,
+            ["holder", "rw_since", "why_waiting", "history", "quarantined_until", "fleet_snapshot"]
+        );
         assert!(worker.tables.contains(&"run_output") && !client.tables.contains(&"run_output"));
         for role in [worker, client, viewer] {
             assert!(role.tables.contains(&"refinery_schema_history") && !role.tables.contains(&"run_specs"));

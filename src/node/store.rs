@@ -14,12 +14,12 @@ use super::catalogue::Asked;
 use crate::db::Session;
 use crate::guard::certificate::DeathSecret;
 use crate::identity::{By, Identity};
-use crate::ids::{Fence, InstanceId};
+use crate::ids::{Fence, InstanceId, NodeName};
 use crate::instance::{Holder, Testimony};
 use crate::tenure::{Executor, History, Tenure};
 
 const BEAT: &str = "-- node.beat
-    SELECT drain_requested_by, systole.history() AS history, systole.quarantined_until() AS quarantined_until FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    SELECT drain_requested_by, systole.history() AS history, systole.quarantined_until() AS quarantined_until FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 const CLAIM_QUEUED: &str = "-- node.claim_queued
     SELECT * FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 const REAP: &str = "-- node.reap
@@ -30,8 +30,10 @@ const KEEP: &str = "-- node.keep
     SELECT extract(epoch FROM keep)::float8 AS seconds FROM systole.settings";
 const DRAIN: &str = "-- node.drain
     SELECT asked FROM systole.drain($1, $2, $3)";
+const FORGET: &str = "-- node.forget
+    SELECT verdict, acknowledged, removed, alive FROM systole.forget($1, $2, $3)";
 const NODES: &str = "-- node.list
-    SELECT executor_id, host, version, queues, labels, slots, running,
+    SELECT executor_id, coalesce(name, host) AS name, host, version, queues, labels, slots, running,
            CASE WHEN last_heartbeat < clock_timestamp() - stale_after THEN 'gone' ELSE state END AS state,
            started_at, last_heartbeat FROM systole.nodes
      WHERE last_heartbeat > clock_timestamp() - interval '1 day' ORDER BY host, started_at";
@@ -57,6 +59,9 @@ pub(crate) enum NodeState {
 pub(crate) struct Registration {
     pub(crate) node_id: Uuid,
     pub(crate) identity: Identity,
+    pub(crate) name: NodeName,
+    /// Where its metrics are, as HOST:PORT.
+    pub(crate) http_address: Option<String>,
     pub(crate) queues: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) commands: Vec<String>,
@@ -108,6 +113,7 @@ pub(crate) struct Reaped {
 #[derive(Debug, Serialize)]
 pub(crate) struct NodeView {
     pub(crate) executor_id: String,
+    pub(crate) name: String,
     pub(crate) host: String,
     pub(crate) version: String,
     pub(crate) queues: Vec<String>,
@@ -117,6 +123,23 @@ pub(crate) struct NodeView {
     pub(crate) state: String,
     pub(crate) started_at: DateTime<Utc>,
     pub(crate) last_heartbeat: DateTime<Utc>,
+}
+
+/// What became of a request to forget.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    Done {
+        /// How many crashes were acknowledged.
+        crashes: i32,
+        /// Which dead nodes were removed.
+        nodes: Vec<String>,
+    },
+    /// There is nothing to forget but nodes that are here.
+    Alive {
+        nodes: Vec<String>,
+    },
+    Unknown,
 }
 
 /// What a node hears when it says that it is here.
@@ -159,6 +182,8 @@ pub(crate) async fn beat(
                 (&running, Type::INT4),
                 (&state, Type::TEXT),
                 (&(node.stale_after.as_millis() as i64), Type::INT8),
+                (&node.name.as_str(), Type::TEXT),
+                (&node.http_address, Type::TEXT),
             ],
         )
         .await?;
@@ -290,11 +315,25 @@ pub(crate) async fn drain(session: &Session, node: &str, by: &By) -> Result<Vec<
     Ok(rows.first().map(|row| row.get("asked")).unwrap_or_default())
 }
 
+/// Acknowledges the crashes of a node or host, and removes its dead nodes.
+pub(crate) async fn forget(session: &Session, subject: &str, by: &By) -> Result<Forgotten, Error> {
+    let parameters = [(&subject as _, Type::TEXT), (&by.who as _, Type::TEXT), (&by.reason as _, Type::TEXT)];
+    let rows = session.query(FORGET, &parameters).await?;
+    let row = rows.first().expect("a function with OUT parameters returns one row");
+    Ok(match row.get("verdict") {
+        "ok" => Forgotten::Done { crashes: row.get("acknowledged"), nodes: row.get("removed") },
+        "alive" => Forgotten::Alive { nodes: row.get("alive") },
+        "unknown" => Forgotten::Unknown,
+        other => unreachable!("node.sql has no verdict {other:?} of forget"),
+    })
+}
+
 /// All nodes that were seen within a day.
 pub(crate) async fn list(session: &Session) -> Result<Vec<NodeView>, Error> {
     let rows = session.query(NODES, &[]).await?;
     let view = |row: &Row| NodeView {
         executor_id: row.get("executor_id"),
+        name: row.get("name"),
         host: row.get("host"),
         version: row.get("version"),
         queues: row.get("queues"),

@@ -11,7 +11,7 @@ use super::claimer::Claimer;
 use super::store::{self, NodeState, Registration, Slot};
 use crate::db::{DbError, Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, NodeName};
 use crate::instance::{AcquireError, ConnectError, Coordinator, Lease, Timing};
 
 /// Between two sweeps for holders that are dead.
@@ -124,6 +124,8 @@ impl Worker {
         let registration = Registration {
             node_id: Uuid::now_v7(),
             identity: coordinator.identity().clone(),
+            name: NodeName::of_host(&coordinator.identity().host),
+            http_address: None,
             queues: serving.queues,
             labels: serving.labels,
             commands: serving.commands,

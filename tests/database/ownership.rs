@@ -50,7 +50,8 @@ fn set_back(database: &Database, schema: &str) {
         "ALTER TABLE {schema}.settings DROP COLUMN history, DROP COLUMN history_before, DROP COLUMN history_since,
              DROP COLUMN last_event_before, DROP COLUMN quarantined_until,
              DROP COLUMN lossless_failover;
-         DROP TABLE {schema}.fleet_events;
+         DROP TABLE {schema}.fleet_events, {schema}.incidents, {schema}.counters, {schema}.poisoned;
+         ALTER TABLE {schema}.nodes DROP COLUMN name, DROP COLUMN http_address;
          DROP FUNCTION {schema}.take_away;
          DELETE FROM {schema}.refinery_schema_history WHERE version >= 12;
          UPDATE {schema}.settings SET functions_version = functions_version - 1, functions_digest = 'older'"

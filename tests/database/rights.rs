@@ -8,7 +8,7 @@ use super::support::{Database, Systole};
 /// Who may call what: each also what those before it may. Whatever is not named here is for the owner alone, also what a
 /// later version brings.
 const CALLS: [(&str, &[&str]); 3] = [
-    ("viewer", &["holder", "rw_since", "why_waiting", "history", "quarantined_until"]),
+    ("viewer", &["holder", "rw_since", "why_waiting", "history", "quarantined_until", "fleet_snapshot"]),
     ("client", &["fence", "request_stop", "submit", "submit_all", "cancel", "retry", "restart"]),
     (
         "worker",
@@ -24,6 +24,7 @@ const CALLS: [(&str, &[&str]); 3] = [
             "reap",
             "node_beat",
             "drain",
+            "forget",
             "pause",
             "resume",
             "limit_queue",
