@@ -9,7 +9,7 @@
 //! 3. [`guard`]: the dead man's switch between a supervisor and the tree it started.
 //! 4. [`instance`]: who may act on a run, and until when. `supervise`: the command's surroundings. `run`: what people ask.
 //!    [`node`]: what is queued, and a [`Worker`] for programs that take it from there.
-//! 5. `config`: what was configured, and where. `attempt`: one attempt, from its claim to its finish.
+//! 5. `config`: what was configured, and where. `http`: what is answered there. `attempt`: one attempt, from its claim to its finish.
 //!    `daemon`: a node. `drill`: a fleet that is broken on purpose, and judged.
 //! 6. [`cli`]: what a person types.
 
@@ -25,6 +25,7 @@ pub mod db;
 mod drill;
 pub mod elapsed;
 pub mod guard;
+mod http;
 pub mod identity;
 pub mod ids;
 pub mod instance;

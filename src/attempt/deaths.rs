@@ -23,6 +23,8 @@ const FILING_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Filed {
     /// How many the database had not known of.
     pub(crate) news: usize,
+    /// How many of those had crashed.
+    pub(crate) crashes: usize,
     /// Why one could not be filed. It stays where it is, for the next time.
     pub(crate) trouble: Option<DbError>,
     /// What the dead have written, where that is recorded: nobody has its end in memory any more.
@@ -64,6 +66,7 @@ pub(crate) async fn file_deaths(
             Ok(FilingVerdict::Locked) => {}
             Ok(verdict) => {
                 filed.news += usize::from(verdict == FilingVerdict::Ok);
+                filed.crashes += usize::from(verdict == FilingVerdict::Ok && death.end.cause.is_some());
                 if matches!(verdict, FilingVerdict::Ok | FilingVerdict::Already) {
                     filed.logs.extend(death.header.log.clone().map(|log| (death.header.instance_id, log)));
                 }

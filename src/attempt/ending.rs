@@ -34,9 +34,11 @@ pub(super) async fn guard_lost(job: &Job, mut lease: Lease, mut guard: Guard, si
     };
     lease.abandon();
     match finished {
-        None => Conclusion::Lost { why: format!("{why}; that is not recorded, and found out by its silence") },
-        Some(Ok(()) | Err(FinishError::Lost { .. } | FinishError::Stopped)) => Conclusion::Lost { why },
-        Some(Err(FinishError::Db(error))) => Conclusion::Lost { why: format!("{why}; recording that failed: {error}") },
+        None => Conclusion::Crashed { why: format!("{why}; that is not recorded, and found out by its silence") },
+        Some(Ok(()) | Err(FinishError::Lost { .. } | FinishError::Stopped)) => Conclusion::Crashed { why },
+        Some(Err(FinishError::Db(error))) => {
+            Conclusion::Crashed { why: format!("{why}; recording that failed: {error}") }
+        }
     }
 }
 

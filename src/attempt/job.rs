@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::ids::RunId;
 use crate::instance::Timing;
+use crate::metrics::Metrics;
 use crate::state_dir::StateDir;
 
 /// One command, with its bounds.
@@ -26,6 +27,7 @@ pub(crate) struct Job {
     pub(crate) is_alone: bool,
     /// Where its output is recorded, for whoever finds it dead.
     pub(crate) log: Option<PathBuf>,
+    pub(crate) metrics: Metrics,
 }
 
 impl Job {

@@ -6,6 +6,7 @@
 //!
 //! Each step is proof of the one before it: nothing of the user runs before the heartbeat that allows it.
 
+mod account;
 mod acquire;
 mod deaths;
 mod ending;
@@ -95,6 +96,8 @@ pub(crate) enum AttemptError {
          when PostgreSQL answers again"
     )]
     LeftBehind { runs: usize },
+    #[error("HTTP cannot be answered: {0}")]
+    Http(std::io::Error),
     #[error("its output has no place to go: {0}")]
     Log(std::io::Error),
 }

@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, getpid, kill_process};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
 
+use super::account::Account;
 use super::ending::{guard_lost, record};
 use super::job::Job;
 use crate::db::DbError;
@@ -20,6 +21,8 @@ pub(crate) enum Conclusion {
     Ended(Certificate),
     /// The run was lost or fenced, and the command was stopped.
     Lost { why: String },
+    /// Its guard was lost, and the command killed for that.
+    Crashed { why: String },
     /// The command ended, but the database does not know: refused, or the wait for it was ended by a signal.
     Unrecorded { certificate: Certificate, error: Option<DbError> },
 }
@@ -48,6 +51,7 @@ struct Supervisor<'a> {
     remaining_told: bool,
     /// How often its node has asked for its end.
     halts: u32,
+    account: Account,
 }
 
 /// Supervises a command that has been told to go, until its tree is empty and its end is recorded.
@@ -67,6 +71,7 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
         frozen: None,
         remaining_told: false,
         halts: 0,
+        account: Account::open(&job.metrics),
     };
     let mut state = lease.state();
     let time_up = job.timeout.map(|timeout| Instant::now() + timeout);
@@ -90,6 +95,7 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
         let done = match event {
             Event::Guard(Ok(FromGuard::Ended(certificate))) => break *certificate,
             Event::Guard(Ok(FromGuard::Started { child_pid })) => {
+                supervisor.account.started();
                 lease.started(child_pid);
                 Ok(())
             }
@@ -123,6 +129,7 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
             return guard_lost(job, lease, supervisor.guard, &mut signals).await;
         }
     };
+    supervisor.account.ended(&certificate);
     if supervisor.lost {
         // The database knows better how it ended. But if the run was taken away by force, its successor waits to hear that
         // it is over. If it does not hear it now: the certificate stays for the sweep, which tells it, and removes it.
@@ -142,6 +149,7 @@ impl Supervisor<'_> {
             FromGuard::Echo { .. } => self.unechoed_since = None,
             FromGuard::Frozen(hold) => {
                 self.frozen = Some(hold);
+                self.account.frozen();
                 let trouble = what_troubles(&lease.state().borrow());
                 let fate = match hold {
                     Hold::Freezer => format!(
@@ -157,6 +165,7 @@ impl Supervisor<'_> {
                 self.job.say(format_args!("{trouble}. {fate}"));
             }
             FromGuard::Thawed if self.frozen.take().is_some() => {
+                self.account.thawed();
                 self.job.say("PostgreSQL answers again: the command goes on");
             }
             FromGuard::Stopped { number }
@@ -179,6 +188,7 @@ impl Supervisor<'_> {
     async fn lease_changed(&mut self, state: LeaseState) -> Result<(), GuardError> {
         if state.lost.is_some() {
             self.lost = true;
+            self.account.superseded();
             return self.guard.tell(&ToGuard::Kill { ends_as: InstanceStatus::Cancelled }).await;
         }
         if state.trusted_until > self.renewed_until
@@ -230,12 +240,16 @@ impl Supervisor<'_> {
     async fn climb(&mut self, rung: Rung) -> Result<(), GuardError> {
         match rung {
             Rung::Terminate(ends_as) => {
+                self.account.stopping();
                 let intent = Intent { ends_as, unless_it_succeeds: false };
                 self.pass_on(SIGTERM, Audience::Tree, Some(intent)).await?;
                 // A stopped command would not hear it.
                 self.pass_on(SIGCONT, Audience::Tree, None).await
             }
-            Rung::Kill(ends_as) => self.guard.tell(&ToGuard::Kill { ends_as }).await,
+            Rung::Kill(ends_as) => {
+                self.account.killed();
+                self.guard.tell(&ToGuard::Kill { ends_as }).await
+            }
             Rung::Stay | Rung::PassOn => Ok(()),
         }
     }

@@ -117,7 +117,7 @@ async fn play(link: &mut Link, schema: &Schema, state: &Path) -> Result<u8, Fail
 fn start(name: &'static str, schema: &Schema, state: &Path) -> Result<Node, Failure> {
     let failed = |error| Failure::new(code::BUG, format!("a node cannot be started: {error}"));
     let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-        .args(["node", "--embedded", "--slots", "3", "--schema", schema.as_str()])
+        .args(["node", "--embedded", "--slots", "3", "--schema", schema.as_str(), "--http", "off"])
         .arg("--state-dir")
         .arg(state)
         .stdin(Stdio::null())

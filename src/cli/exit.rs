@@ -7,6 +7,7 @@ use crate::config::ConfigError;
 use crate::db::embedded::EmbeddedError;
 use crate::db::{DbError, InvalidTarget, MigrateError};
 use crate::guard::GuardError;
+use crate::http::DoorError;
 use crate::ids::InvalidRunId;
 use crate::instance::{AcquireError, ConnectError};
 use crate::state_dir::StateDirError;
@@ -109,6 +110,12 @@ impl From<StateDirError> for Failure {
 
 impl From<EmbeddedError> for Failure {
     fn from(error: EmbeddedError) -> Failure {
+        Failure::new(code::CONFIG, error)
+    }
+}
+
+impl From<DoorError> for Failure {
+    fn from(error: DoorError) -> Failure {
         Failure::new(code::CONFIG, error)
     }
 }

@@ -9,6 +9,8 @@ use super::exit::{Failure, code};
 use super::print;
 use super::settings::{Settings, Why};
 use crate::daemon::{self, Setup};
+use crate::http::Door;
+use crate::metrics::Metrics;
 use crate::node::store::{self, Forgotten};
 use crate::state_dir::StateDir;
 
@@ -41,6 +43,15 @@ pub(super) struct Arguments {
     /// How much of an attempt's output is kept: its newest
     #[arg(long, value_name = "SIZE")]
     log_bytes_max: Option<String>,
+    /// Where metrics and health are served, or off; not with --once unless it is given [env: SYSTOLE_HTTP]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    http: Option<String>,
+    /// How others reach that, where it is not the address itself
+    #[arg(long, value_name = "ADDRESS:PORT", hide_short_help = true)]
+    http_advertise: Option<String>,
+    /// File with the token that is asked for over HTTP, for addresses beyond this machine
+    #[arg(long, value_name = "FILE")]
+    http_token_file: Option<String>,
     /// Work off what is queued now, then end
     #[arg(long)]
     once: bool,
@@ -82,25 +93,34 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         ("allow_submitted_commands", arguments.allow_submitted_commands.then(|| "true".to_owned())),
         ("runs_dir", arguments.runs_dir.clone()),
         ("log_bytes_max", arguments.log_bytes_max.clone()),
+        ("http.listen", arguments.http.clone()),
+        ("http.advertise", arguments.http_advertise.clone()),
+        ("http.token_file", arguments.http_token_file.clone()),
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))
     .collect();
     let config = context::config_with(settings, given)?;
+    // Before anything is asked of the database: a second node on this host says so, and does nothing.
+    let http = if arguments.once { config.http_if_asked()? } else { config.http()? };
+    let http = http.as_ref().map(Door::open).transpose()?;
     context::block_on(async {
+        let catalogue = config.catalogue()?;
+        let metrics = http.as_ref().map(|_| Metrics::of_node(&catalogue.queues)).unwrap_or_default();
         let setup = Setup {
-            target: context::target(&config).await?,
+            target: context::target(&config).await?.counted_by(metrics),
             name: config.node_name()?,
             timing: config.timing()?,
             stop_grace: config.stop_grace()?,
             containment: config.containment()?,
             state: StateDir::open(&config.state_dir())?,
-            catalogue: config.catalogue()?,
+            catalogue,
             slots: config.slots()?,
             poll_interval: config.poll_interval()?,
             drain_timeout: config.drain_timeout()?,
             runs_dir: config.runs_dir(),
             log_bytes_max: config.log_bytes_max()?,
+            http,
             once: arguments.once,
         };
         daemon::run(setup).await?;

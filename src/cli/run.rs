@@ -14,6 +14,7 @@ use crate::elapsed::parse_duration;
 use crate::guard::KillReason;
 use crate::ids::RunId;
 use crate::instance::Holder;
+use crate::metrics::Metrics;
 use crate::outcome::InstanceStatus;
 use crate::state_dir::StateDir;
 
@@ -72,6 +73,7 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
             quiet: arguments.quiet,
             is_alone: true,
             log: None,
+            metrics: Metrics::default(),
         };
         let plan = Plan {
             job,
@@ -111,7 +113,7 @@ fn concluded(run_id: &RunId, conclusion: Conclusion) -> Result<u8, Failure> {
             let code = certificate.end.exit_code.unwrap_or(if killed { 137 } else { 0 });
             Ok(u8::try_from(code).unwrap_or(u8::MAX))
         }
-        Conclusion::Lost { why } => Err(Failure::new(
+        Conclusion::Lost { why } | Conclusion::Crashed { why } => Err(Failure::new(
             code::LOST,
             format!("run \"{run_id}\" was lost: {why}. systole status {run_id} shows what became of it"),
         )),

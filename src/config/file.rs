@@ -1,4 +1,4 @@
-//! The configuration file: one flat TOML table. An unknown key is an error, so that a misspelt one is not silently lost.
+//! The configuration file: one flat TOML table, with one section for HTTP. An unknown key is an error, so that a misspelt one is not silently lost.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -68,8 +68,14 @@ fn parse(path: &Path, text: &str) -> Result<Values, FileError> {
         let line = text[..error.span().map_or(0, |span| span.start)].matches('\n').count() + 1;
         FileError::Malformed { path: path(), error: format!("line {line}: {}", error.message()) }
     })?;
+    let flat = table.into_iter().flat_map(|(key, value)| match (key.as_str(), value) {
+        ("http", toml::Value::Table(section)) => {
+            section.into_iter().map(|(name, value)| (format!("http.{name}"), value)).collect()
+        }
+        (_, value) => vec![(key, value)],
+    });
     let mut values = Values::default();
-    for (key, value) in table {
+    for (key, value) in flat {
         if key == "commands" {
             let commands: BTreeMap<String, Command> = value
                 .try_into()
@@ -123,6 +129,17 @@ mod tests {
         assert_eq!(values.keys["slots"], "4");
         for bad in ["[commands.x]\nargv = []", "[commands.x]\nargs = [\"x\"]", "[commands]\nx = 1"] {
             assert!(read(bad).unwrap_err().to_string().contains("[commands.NAME]"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn http_has_a_section() {
+        let read = |text: &str| parse(Path::new("systole.toml"), text);
+        let values = read("slots = 4\n[http]\nlisten = \"off\"").unwrap();
+        assert_eq!(values.keys["http.listen"], "off");
+        for bad in ["[http]\nlisen = \"off\"", "http = \"off\""] {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(error.contains("http.listen"), "{error}");
         }
     }
 

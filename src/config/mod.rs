@@ -1,10 +1,12 @@
 //! What was configured, and where each value came from: flags over environment over file over defaults.
 
 mod file;
+mod http;
 mod keys;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use crate::state_dir::StateDir;
 pub(crate) use file::FileError;
 #[cfg(fuzzing)]
 pub use file::fuzz;
+pub(crate) use http::Http;
 pub(crate) use keys::{KEYS, Key};
 
 /// Half of it holds what is put into the database of a log, and a few of the longest lines.
@@ -57,6 +60,14 @@ pub(crate) enum ConfigError {
          ~/.pgpass, or give the whole URL as SYSTOLE_{} or in systole.toml", .flag.replace('-', "_").to_uppercase()
     )]
     SecretInArgument { flag: &'static str },
+    #[error(
+        "http.listen from {source_name} is {listen}, which others than this machine can reach: that takes a token. Put one \
+         into a file (openssl rand -hex 32) and name it with --http-token-file FILE, or token_file in [http], or set \
+         SYSTOLE_HTTP_TOKEN; or listen at 127.0.0.1:{}", .listen.port()
+    )]
+    Unprotected { listen: SocketAddr, source_name: String },
+    #[error("{place} {problem}: it should hold the token that is asked for over HTTP (openssl rand -hex 32)")]
+    Token { place: String, problem: String },
     #[error(
         "no database is configured. Use your own with --database-url URL or SYSTOLE_DATABASE_URL, \
          or a private PostgreSQL on this machine with --embedded"
@@ -314,89 +325,4 @@ impl Source {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn collect(flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &[(&str, &str)]) -> Config {
-        let flags = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        let file = file.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let lookup =
-            |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        Config::collect(
-            &flags,
-            lookup,
-            Some((PathBuf::from("systole.toml"), file::Values { keys: file, commands: BTreeMap::new() })),
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn the_nearest_source_wins_and_is_named() {
-        let config = collect(
-            &[("fence_after", "12s")],
-            &[("SYSTOLE_FENCE_AFTER", "13s"), ("SYSTOLE_KILL_GRACE", "2s")],
-            &[("fence_after", "14s"), ("kill_grace", "1s"), ("stale_after", "40s")],
-        );
-        let timing = config.timing().unwrap();
-        let seconds = Duration::from_secs;
-        assert_eq!((timing.fence_after, timing.kill_grace, timing.stale_after), (seconds(12), seconds(2), seconds(40)));
-        let explained = config.explain();
-        let source = |key| explained.iter().find(|(name, ..)| *name == key).unwrap().2.clone();
-        assert_eq!(source("fence_after"), "--fence-after");
-        assert_eq!(source("kill_grace"), "SYSTOLE_KILL_GRACE");
-        assert_eq!(source("stale_after"), "systole.toml");
-        assert_eq!(source("heartbeat_interval"), "default");
-    }
-
-    #[test]
-    fn there_is_never_a_silent_database() {
-        assert!(matches!(collect(&[], &[], &[]).database(), Err(ConfigError::NoDatabase)));
-        assert_eq!(
-            collect(&[("embedded", "true")], &[("DATABASE_URL", "x")], &[]).database().unwrap(),
-            Database::Embedded
-        );
-        let both = collect(&[("embedded", "true"), ("database_url", "x=y")], &[], &[]);
-        let url = |url: &str| Database::Url { url: url.to_owned(), direct: None };
-        assert_eq!(both.database().unwrap(), url("x=y"));
-        let nearer = collect(&[], &[("SYSTOLE_DATABASE_URL", "a"), ("DATABASE_URL", "b")], &[]);
-        assert_eq!(nearer.database().unwrap(), url("a"));
-    }
-
-    #[test]
-    fn a_bad_value_is_named_with_its_source() {
-        let error = collect(&[], &[("SYSTOLE_FENCE_AFTER", "fifteen")], &[]).timing().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "fence_after from SYSTOLE_FENCE_AFTER is \"fifteen\", but should be a duration such as 500ms, 30s or 5m"
-        );
-    }
-
-    #[test]
-    fn a_password_may_come_by_any_way_but_the_command_line() {
-        let url = "postgresql://me:hunter2@localhost/x";
-        let error = collect(&[("database_url", url)], &[], &[]).database().unwrap_err().to_string();
-        assert!(error.contains("SYSTOLE_DATABASE_URL") && !error.contains("hunter2"), "{error}");
-        assert!(collect(&[], &[("SYSTOLE_DATABASE_URL", url)], &[]).database().is_ok());
-        assert!(collect(&[], &[], &[("database_url", url)]).database().is_ok());
-        assert!(collect(&[("database_url", "host=x"), ("direct_url", url)], &[], &[]).database().is_err());
-    }
-
-    #[test]
-    fn a_size_has_a_unit_or_is_in_bytes() {
-        let size = |text: &str| collect(&[("log_bytes_max", text)], &[], &[]).log_bytes_max();
-        for (text, bytes) in [("200000", 200_000), ("128KiB", 1 << 17), ("2 GiB", 2 << 30), ("1MB", 1_000_000)] {
-            assert_eq!(size(text).unwrap(), bytes, "{text}");
-        }
-        for bad in ["", "many", "-1", "127KiB", "64MiX", "99999999999GiB"] {
-            let error = size(bad).unwrap_err().to_string();
-            assert!(error.contains("such as 64MiB"), "{error}");
-        }
-        assert_eq!(collect(&[], &[], &[]).log_bytes_max().unwrap(), 64 << 20);
-    }
-
-    #[test]
-    fn secrets_are_not_explained() {
-        let config = collect(&[("database_url", "postgresql://me:hunter2@localhost/x")], &[], &[]);
-        assert!(!format!("{:?}", config.explain()).contains("hunter2"));
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Shared;
+use super::telling::Attempt;
 use crate::attempt::{self, AttemptError, Conclusion, Granted, Job};
 use crate::guard::certificate::DeathSecret;
 use crate::guard::{Guard, Outlet, Preparation};
@@ -44,11 +45,14 @@ pub(super) async fn carry_out(
     signals: Signals,
 ) -> Report {
     let name = format!("run \"{}\" attempt {}", assignment.tenure.run_id, assignment.tenure.attempt);
-    match attempt_at(&shared, assignment, secret, signals).await {
+    let counted = Attempt::begin(shared.setup.target.metrics(), &assignment);
+    let concluded = attempt_at(&shared, assignment, secret, signals).await;
+    counted.ended(&concluded);
+    match concluded {
         Ok(conclusion) => {
             let status = match &conclusion {
                 Conclusion::Ended(certificate) => Some(certificate.end.status),
-                Conclusion::Lost { .. } | Conclusion::Unrecorded { .. } => None,
+                Conclusion::Lost { .. } | Conclusion::Crashed { .. } | Conclusion::Unrecorded { .. } => None,
             };
             Report {
                 text: format!("{name}: {}", told(&conclusion)),
@@ -115,6 +119,7 @@ async fn attempt_at(
         quiet: false,
         is_alone: false,
         log: Some(recorder.recording().path().to_owned()),
+        metrics: setup.target.metrics().clone(),
     };
     let granted = Granted { tenure, predecessor, secured, fleet_id: shared.fleet_id, secret };
     shared.outputs.began(instance_id, fence, recorder.recording());
@@ -158,7 +163,7 @@ fn told(conclusion: &Conclusion) -> String {
             (status, Some(code)) => format!("{} (exit code {code})", status.as_str()),
             (status, None) => status.as_str().to_owned(),
         },
-        Conclusion::Lost { why } => format!("lost: {why}"),
+        Conclusion::Lost { why } | Conclusion::Crashed { why } => format!("lost: {why}"),
         Conclusion::Unrecorded { error, .. } => {
             let why = error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
             format!("ended, which is not recorded yet, but certified on this host{why}")

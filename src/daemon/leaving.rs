@@ -68,7 +68,8 @@ impl Node {
     /// Says that it is gone; an error if something of it is not over yet for the database.
     pub(super) async fn say_goodbye(&mut self) -> Result<(), AttemptError> {
         let registration = self.claimer.registration();
-        let _ = self.link.call(async |session| store::beat(session, registration, 0, NodeState::Gone).await).await;
+        let answer = self.link.call(async |session| store::beat(session, registration, 0, NodeState::Gone).await).await;
+        self.tell(NodeState::Gone, &answer);
         if self.left_behind > 0 {
             return Err(AttemptError::LeftBehind { runs: self.left_behind });
         }

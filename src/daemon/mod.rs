@@ -13,6 +13,7 @@ mod host;
 mod leaving;
 mod outputs;
 mod sweep;
+mod telling;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use uuid::Uuid;
 
@@ -30,6 +31,7 @@ use crate::elapsed::{Instant, sleep_until};
 use crate::guard;
 use crate::guard::certificate::DeathSecret;
 use crate::guard::containment::Containment;
+use crate::http::{Door, Readiness};
 use crate::ids::{InstanceId, NodeName, RunId};
 use crate::instance::{Coordinator, Timing};
 use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
@@ -68,6 +70,8 @@ pub(crate) struct Setup {
     pub(crate) runs_dir: PathBuf,
     /// Of an attempt.
     pub(crate) log_bytes_max: u64,
+    /// Where it answers over HTTP, if it does.
+    pub(crate) http: Option<Door>,
     /// Work off what is queued now, then end.
     pub(crate) once: bool,
 }
@@ -112,10 +116,12 @@ struct Node {
     prune_due: Instant,
     forget_due: Instant,
     trouble_told: bool,
+    readiness: watch::Sender<Readiness>,
 }
 
 /// Runs until it is drained. Ends at once if it cannot even begin.
-pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
+pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
+    let (readiness, http_address) = telling::begin(&mut setup)?;
     let mut signals = Signals::catch().map_err(AttemptError::Signals)?;
     let containment = host::containment(&setup).await?;
     host::say_what_is_scarce(&setup);
@@ -128,7 +134,7 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         node_id: Uuid::now_v7(),
         identity: coordinator.identity().clone(),
         name: setup.name.clone(),
-        http_address: None,
+        http_address,
         queues: setup.catalogue.queues.clone(),
         labels: setup.catalogue.labels.clone(),
         commands: setup.catalogue.commands.keys().cloned().collect(),
@@ -161,6 +167,7 @@ pub(crate) async fn run(setup: Setup) -> Result<(), AttemptError> {
         prune_due: now + sweep::PRUNE_INTERVAL,
         forget_due: now,
         trouble_told: false,
+        readiness,
     };
     node.beat().await;
     node.sweep().await;
@@ -294,7 +301,9 @@ impl Node {
         };
         let running = i32::try_from(self.running.len()).unwrap_or(i32::MAX);
         let registration = self.claimer.registration();
-        match self.link.call(async |session| store::beat(session, registration, running, state).await).await {
+        let answer = self.link.call(async |session| store::beat(session, registration, running, state).await).await;
+        self.tell(state, &answer);
+        match answer {
             Ok(heard) => {
                 self.trouble_told = false;
                 self.learn(&heard);
@@ -320,7 +329,9 @@ impl Node {
             Ok(fresh) => fresh,
             Err(error) => return self.say(format_args!("no randomness could be had: {error}")),
         };
-        let assignments = match self.claimer.claim(&mut self.link, fresh, takes_more).await {
+        let answer = self.claimer.claim(&mut self.link, fresh, takes_more).await;
+        self.tell_of_claim(&answer);
+        let assignments = match answer {
             Ok(assignments) => assignments,
             Err(error) => {
                 self.claim_due = Instant::now() + RETRY_PAUSE;

@@ -6,7 +6,9 @@ use super::Node;
 use crate::attempt::{Outbox, file_deaths, quarantine_line};
 use crate::db::{DbError, Hint, HintKind};
 use crate::elapsed::Instant;
+use crate::metrics::Family;
 use crate::node::store::{self, Heard};
+use crate::outcome::Cause;
 use crate::output;
 
 /// Between two sweeps for the dead.
@@ -22,17 +24,26 @@ const FORGET_INTERVAL: Duration = Duration::from_secs(3600);
 impl Node {
     /// Everybody looks after the dead: those of this host by their certificates, all others by their silence.
     pub(super) async fn sweep(&mut self) {
-        self.sweep_due = Instant::now() + SWEEP_INTERVAL;
+        let begun = Instant::now();
+        self.sweep_due = begun + SWEEP_INTERVAL;
+        let is_well = self.look_for_the_dead().await;
+        self.metrics().round("sweep", Instant::now().since(begun), is_well);
+    }
+
+    /// False if there was trouble.
+    async fn look_for_the_dead(&mut self) -> bool {
         let shared = self.shared.clone();
         let filed = file_deaths(&shared.coordinator, &shared.setup.state, shared.fleet_id, self.history).await;
         if filed.news > 0 {
+            self.metrics().add(Family::CertificatesFiled, [], filed.news as f64);
+            self.tell_of_crashes(Cause::Proof, filed.crashes);
             self.given_back();
         }
         shared.outputs.found(filed.logs);
         if let Some(error) = &filed.trouble {
             self.trouble(error);
             if !matches!(error, DbError::Statement { .. } | DbError::Unavailable { .. }) {
-                return;
+                return false;
             }
         }
         if self.prune_due <= Instant::now() {
@@ -41,7 +52,10 @@ impl Node {
             match self.link.call(async |session| store::prune(session, None, PRUNE_MAX).await).await {
                 Ok(PRUNE_MAX) => self.prune_due = Instant::now() + SWEEP_INTERVAL,
                 Ok(_) => {}
-                Err(error) => return self.trouble(&error),
+                Err(error) => {
+                    self.trouble(&error);
+                    return false;
+                }
             }
         }
         self.forget_logs().await;
@@ -57,10 +71,15 @@ impl Node {
                     ));
                 }
                 if !dead.is_empty() {
+                    self.tell_of_crashes(Cause::Stale, dead.len());
                     self.given_back();
                 }
+                true
             }
-            Err(error) => self.trouble(&error),
+            Err(error) => {
+                self.trouble(&error);
+                false
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::counting::called;
 use super::error::DbError;
 use super::hints::Hint;
 use super::migrate::FUNCTIONS_VERSION;
@@ -14,6 +15,7 @@ use super::session::{Greeting, Hearing, Session};
 use super::target::Target;
 use super::version::Version;
 use crate::backoff::Backoff;
+use crate::metrics::Family;
 use crate::tenure::History;
 
 /// How many hints may wait to be heard. More are worth no more.
@@ -28,6 +30,8 @@ pub struct Link {
     session: Option<(Session, Hello)>,
     hints: Option<mpsc::Sender<Hint>>,
     is_listening: bool,
+    /// One of its connections has listened.
+    has_listened: bool,
     /// Listens beside a pooled connection.
     listener: Option<Listener>,
 }
@@ -46,7 +50,15 @@ pub(crate) struct Hello {
 impl Link {
     /// A link that will dial `target` at its first call. Must be used within a tokio runtime.
     pub fn new(target: Target, attempt_timeout: Duration) -> Link {
-        Link { target, attempt_timeout, session: None, hints: None, is_listening: false, listener: None }
+        Link {
+            target,
+            attempt_timeout,
+            session: None,
+            hints: None,
+            is_listening: false,
+            has_listened: false,
+            listener: None,
+        }
     }
 
     /// One that also hears hints while it is connected: by itself, or where it leads through a pooler by a connection
@@ -67,7 +79,7 @@ impl Link {
         if std::mem::replace(&mut self.is_listening, true) || self.session.is_none() {
             return;
         }
-        let _ = self.call(async |session| session.listen().await).await;
+        self.has_listened = self.call(async |session| session.listen().await).await.is_ok();
         self.listen_beside_if_pooled();
     }
 
@@ -104,10 +116,12 @@ impl Link {
 
     async fn bounded_dial(&mut self) -> Result<Hello, DbError> {
         let bound = self.attempt_timeout;
-        match tokio::time::timeout(bound, self.dial()).await {
+        let outcome = match tokio::time::timeout(bound, self.dial()).await {
             Ok(answer) => answer.map(|(_, hello)| *hello),
             Err(_) => Err(DbError::Timeout { target: self.target.describe(), after: bound }),
-        }
+        };
+        called(self.target.metrics(), &outcome, None);
+        outcome
     }
 
     /// Runs `statements` on the connection. Dialling and statements together take at most `attempt_timeout`.
@@ -121,12 +135,17 @@ impl Link {
     ) -> Result<T, DbError> {
         let bound = self.attempt_timeout;
         let target = self.target.describe();
+        let mut code = None;
         let outcome = tokio::time::timeout(bound, async {
             let (session, _) = self.dial().await?;
-            statements(session).await.map_err(|error| DbError::from_driver(target.clone(), &error, false))
+            statements(session).await.map_err(|error| {
+                code = error.code().cloned();
+                DbError::from_driver(target.clone(), &error, false)
+            })
         })
         .await
         .unwrap_or_else(|_| Err(DbError::Timeout { target: target.clone(), after: bound }));
+        called(self.target.metrics(), &outcome, code.as_ref());
         if outcome.is_err() {
             self.session = None;
         }
@@ -143,6 +162,9 @@ impl Link {
                 Session::open(&self.target, self.attempt_timeout, self.hearing(), Greeting::Schema).await?;
             let hello = read_hello(&session, &answer, &self.target)?;
             self.session = Some((session, hello));
+            if self.is_listening && std::mem::replace(&mut self.has_listened, true) {
+                self.target.metrics().count(Family::ListenReconnects, []);
+            }
             self.listen_beside_if_pooled();
         }
         Ok(self.session.as_ref().expect("a session was made just above"))

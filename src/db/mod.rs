@@ -4,6 +4,7 @@
 //! away. Whoever needs to know asks again; every transition can be asked again.
 
 mod conninfo;
+mod counting;
 pub mod embedded;
 mod endpoint;
 mod error;

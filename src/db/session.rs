@@ -8,11 +8,13 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Error, Row};
 
+use super::counting::Dial;
 use super::error::{DbError, chain};
 use super::hints::Hint;
 use super::schema::Schema;
 use super::target::{Dialling, MARKER, Target};
 use super::turns::Candidate;
+use crate::metrics::{Family, Metrics, statement_label};
 use crate::tenure::History;
 
 /// Whether a session hears hints.
@@ -42,12 +44,14 @@ pub struct Session {
     schema: Schema,
     pooled: bool,
     history: Option<History>,
+    metrics: Metrics,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         // Whatever was in flight is abandoned with its socket; the server notices by client_connection_check_interval.
         self.driver.abort();
+        self.metrics.add(Family::DbConnections, [], -1.0);
     }
 }
 
@@ -98,6 +102,7 @@ impl Session {
         hints: Hearing<'_>,
         greeting: Greeting,
     ) -> Result<(Session, Row), DbError> {
+        let dial = Dial::begin(target.metrics());
         let mut session = Session::dial(target, candidate, attempt_timeout, hints).await?;
         let told = |error: Error| DbError::from_driver(target.describe(), &error, true);
         let answer = session.greet(attempt_timeout, greeting).await.map_err(told)?;
@@ -113,6 +118,7 @@ impl Session {
         if let (Hearing::AtOnce(_), false) = (hints, session.pooled) {
             session.listen().await.map_err(told)?;
         }
+        dial.succeeded();
         Ok((session, answer))
     }
 
@@ -145,18 +151,22 @@ impl Session {
             Hearing::AtOnce(hints) | Hearing::Later(hints) => Some(hints.clone()),
             Hearing::Never => None,
         };
+        let metrics = target.metrics().clone();
+        let counted = metrics.clone();
         let driver = tokio::spawn(async move {
             // Its errors reach the caller through the client.
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                 if let (AsyncMessage::Notification(notification), Some(hints)) = (message, &hints)
                     && let Some(hint) = Hint::read(notification.payload())
                 {
+                    counted.count(Family::Notifications, []);
                     // A hint that finds no room is not missed: polling is the truth.
                     let _ = hints.try_send(hint);
                 }
             }
         });
-        Ok(Session { client, driver, schema: target.schema().clone(), pooled: false, history: None })
+        metrics.add(Family::DbConnections, [], 1.0);
+        Ok(Session { client, driver, schema: target.schema().clone(), pooled: false, history: None, metrics })
     }
 
     /// Asks who answered, and with [`Greeting::Schema`] what of ours is there; and bounds, where the session is ours alone, what
@@ -201,7 +211,10 @@ impl Session {
 
     /// Runs one statement of ours, in a transaction of its own and in one round trip, and reads all its rows.
     pub async fn query(&self, statement: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, Error> {
-        self.client.query_typed(&self.schema.qualify(statement), parameters).await
+        let begun = Instant::now();
+        let answer = self.client.query_typed(&self.schema.qualify(statement), parameters).await;
+        self.metrics.took(Family::DbQueryDuration, [statement_label(statement)], begun.elapsed());
+        answer
     }
 
     /// From now on this session hears hints, unless it is one that a pooler lends out.

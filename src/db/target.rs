@@ -17,6 +17,7 @@ use super::endpoint::{Endpoint, Place, endpoints};
 use super::schema::Schema;
 use super::tls::{Mode, Tls};
 use super::turns::{Candidate, Turns, share};
+use crate::metrics::Metrics;
 use crate::tenure::History;
 
 /// A startup option that only a server of our own can have set: whoever does not find it speaks through a pooler.
@@ -38,7 +39,8 @@ pub struct Target {
     /// A server that only reads will not do.
     pub(super) read_write: bool,
     schema: Schema,
-    direct: Option<Box<Target>>,
+    pub(super) direct: Option<Box<Target>>,
+    pub(super) metrics: Metrics,
     memory: Arc<Memory>,
 }
 
@@ -134,6 +136,7 @@ impl Target {
             tls,
             schema: Schema::default(),
             direct: None,
+            metrics: Metrics::default(),
         })
     }
 

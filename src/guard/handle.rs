@@ -64,7 +64,10 @@ impl Guard {
             command.arg0(PROCESS_NAME).arg("guard").stdin(Stdio::from(OwnedFd::from(theirs)));
             // Not in the command's environment, nor in that of its init, which it can read in /proc/1. What else may be
             // secret there, as the command's own DATABASE_URL, is its user's business.
-            command.env_remove("SYSTOLE_DATABASE_URL").env_remove("SYSTOLE_DIRECT_URL");
+            command
+                .env_remove("SYSTOLE_DATABASE_URL")
+                .env_remove("SYSTOLE_DIRECT_URL")
+                .env_remove("SYSTOLE_HTTP_TOKEN");
             if let Some((out, err)) = outlet.output {
                 command.stdout(out).stderr(err);
             }

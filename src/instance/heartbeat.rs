@@ -10,6 +10,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::sync::{broadcast, mpsc};
 
+use super::counting::Beats;
 use super::failover::is_readopted;
 use super::message;
 use super::operation::{Held, Op, perform, work_aside};
@@ -44,6 +45,7 @@ pub(super) fn spawn(target: Target, timing: Timing) -> std::io::Result<(mpsc::Se
     let news = broadcast::Sender::new(NEWS_WAITING_MAX);
     let (link, hints) = Link::listening_later(target.clone(), timing.attempt_timeout);
     let heard = news.clone();
+    let counted = Beats(target.metrics().clone());
     std::thread::Builder::new().name("systole-beat".to_owned()).spawn(move || {
         let heartbeat = Heartbeat {
             link,
@@ -58,6 +60,7 @@ pub(super) fn spawn(target: Target, timing: Timing) -> std::io::Result<(mpsc::Se
             witness: Witness::default(),
             warm_due: None,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(1)),
+            counted,
         };
         let beside = work_aside(Link::new(target, timing.attempt_timeout), set_aside);
         runtime.block_on(async { tokio::join!(heartbeat.run(), beside) });
@@ -80,6 +83,7 @@ struct Heartbeat {
     witness: Witness,
     warm_due: Option<Instant>,
     backoff: Backoff,
+    counted: Beats,
 }
 
 impl Heartbeat {
@@ -167,6 +171,8 @@ impl Heartbeat {
         if !warm && !self.held.values().any(|held| held.due <= now) {
             return;
         }
+        let first = self.held.values().map(|held| held.due).chain(self.warm_due).min();
+        self.counted.begin(first, now);
         let soon = now + self.timing.heartbeat_interval / 2;
         let due = self.held.values().filter(|held| held.due <= soon);
         let mut pulses: Vec<Pulse> = due.map(|held| held.gauges.pulse(held.tenure.instance_id)).collect();
@@ -175,9 +181,12 @@ impl Heartbeat {
         // Without instances there is still the clock to be asked for.
         let batches = if pulses.is_empty() { vec![&pulses[..]] } else { pulses.chunks(BATCH_MAX).collect() };
         let mut lost = Vec::new();
+        let mut is_well = true;
         for (n, batch) in batches.into_iter().enumerate() {
             let sent = Instant::now();
-            match self.link.call(async |session| store::beat(session, batch).await).await {
+            let answer = self.link.call(async |session| store::beat(session, batch).await).await;
+            self.counted.answered(sent, &answer);
+            match answer {
                 Ok(beat) => {
                     lost.extend(self.acknowledged(sent, beat));
                     message::tell(&mut self.link, &self.held).await;
@@ -185,11 +194,13 @@ impl Heartbeat {
                 Err(error) => {
                     // The rest would fare no better, and whoever waits for this loop waits for long enough already.
                     self.unacknowledged(&pulses[n * BATCH_MAX..], &error);
+                    is_well = false;
                     break;
                 }
             }
         }
         self.take_up_again(lost).await;
+        self.counted.end(now, is_well);
     }
 
     fn unacknowledged(&mut self, pulses: &[Pulse], error: &DbError) {
@@ -223,6 +234,7 @@ impl Heartbeat {
                         "it has failed over, and before that somebody may have taken this run over, of which it does not know: \
                          that is waited out",
                     );
+                    self.counted.told("other");
                     held.due = next;
                     held.state.send_modify(|state| {
                         state.stop_requested |= stop_requested;
@@ -231,6 +243,7 @@ impl Heartbeat {
                 }
                 BeatVerdict::Ok => {
                     held.due = next;
+                    self.counted.renewed(&held.trust, acked, self.timing.fence_after);
                     held.trust.acknowledged(sent, self.timing.fence_after);
                     held.gauges.known_in(history);
                     let trusted_until = held.trust.until();
@@ -242,10 +255,14 @@ impl Heartbeat {
                     });
                 }
                 BeatVerdict::Busy => {
+                    self.counted.told("busy");
                     held.due = acked + Duration::from_millis(rand::rng().random_range(100..=250));
                     held.state.send_modify(|state| state.busy = true);
                 }
-                BeatVerdict::Lost => lost.push(instance_id),
+                BeatVerdict::Lost => {
+                    self.counted.told("lost");
+                    lost.push(instance_id);
+                }
             }
         }
         lost

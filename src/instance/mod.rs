@@ -15,6 +15,7 @@
 //! - [`coordinator`](Coordinator), [`lease`](Lease) what a program holds in its hands
 
 mod coordinator;
+mod counting;
 mod failover;
 mod heartbeat;
 mod lease;

@@ -33,6 +33,7 @@ pub(crate) struct Label {
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
+    pub(crate) family: Family,
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) scope: Scope,
@@ -43,7 +44,9 @@ pub(crate) struct Entry {
 impl Family {
     /// Its row: they stand in the same order.
     pub(crate) fn entry(self) -> &'static Entry {
-        &CATALOGUE[self as usize]
+        let entry = &CATALOGUE[self as usize];
+        debug_assert!(entry.family == self);
+        entry
     }
 }
 
@@ -58,6 +61,7 @@ const fn open(name: &'static str) -> Label {
 const QUEUE: Label = open("queue");
 const CAUSE: Label = closed("cause", &["proof", "stale", "forced", "guard_lost"]);
 const LOOP: Label = closed("loop", &["heartbeat", "node", "sweep", "claim"]);
+/// What is asked for over HTTP, by its path.
 const ROUTE: Label = closed("route", &["/livez", "/readyz", "/metrics", "/metrics/fleet", "/sd", "other"]);
 const NODE_STATE: Label = closed("state", &["live", "stale", "crashed", "draining"]);
 const NODE: Label = open("node");
@@ -65,7 +69,7 @@ const HOST: Label = open("host");
 const TABLE: Label = open("table");
 
 /// The statements of a node by the name in their first line; `other` are those that are rare.
-pub(crate) const STATEMENT: Label = closed(
+const STATEMENT: Label = closed(
     "statement",
     &[
         "instance.beat",
@@ -94,6 +98,21 @@ const STATEMENT_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 1.0];
 const LOOP_SECONDS: &[f64] = &[0.05, 0.5, 5.0];
 const HTTP_SECONDS: &[f64] = &[0.05, 1.0];
 
+/// The label of a path.
+pub(crate) fn route_label(path: &str) -> &'static str {
+    one_of(ROUTE, path)
+}
+
+/// The label of a statement of ours.
+pub(crate) fn statement_label(statement: &str) -> &'static str {
+    let name = statement.strip_prefix("-- ").and_then(|rest| rest.split_whitespace().next());
+    one_of(STATEMENT, name.unwrap_or_default())
+}
+
+fn one_of(label: Label, value: &str) -> &'static str {
+    label.values.iter().find(|known| **known == value).unwrap_or(&"other")
+}
+
 macro_rules! catalogue {
     ($($scope:ident { $($family:ident = $name:literal, $kind:expr, [$($label:expr),*], $help:literal;)* })*) => {
         /// The rows by their names in code.
@@ -104,6 +123,7 @@ macro_rules! catalogue {
 
         /// All rows, in the order of [`Family`].
         pub(crate) const CATALOGUE: &[Entry] = &[$($(Entry {
+            family: Family::$family,
             name: $name,
             kind: $kind,
             scope: Scope::$scope,
@@ -210,9 +230,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_family_is_its_row() {
-        assert_eq!(Family::BuildInfo.entry().name, "systole_build_info");
-        assert_eq!(Family::FleetSnapshotErrors.entry().name, "systole_fleet_snapshot_errors_total");
+    fn what_is_not_known_is_other() {
+        assert_eq!(statement_label("-- node.reap\n    SELECT 1"), "node.reap");
+        assert_eq!(statement_label("-- node.reaper\n    SELECT 1"), "other");
+        assert_eq!(statement_label("SELECT 1"), "other");
+        assert_eq!(route_label("/metrics"), "/metrics");
+        assert_eq!(route_label("/metrics/../../etc/passwd"), "other");
     }
 
     #[test]
@@ -220,7 +243,8 @@ mod tests {
         let names: BTreeSet<_> = CATALOGUE.iter().map(|entry| entry.name).collect();
         assert_eq!(names.len(), CATALOGUE.len());
         for entry in CATALOGUE {
-            let Entry { name, kind, scope, labels, help } = entry;
+            let Entry { family, name, kind, scope, labels, help } = entry;
+            assert_eq!(family.entry().name, *name);
             assert_eq!(*kind == Counter, name.ends_with("_total"), "{name}");
             assert_eq!(*scope == Scope::Process, name.starts_with("process_"), "{name}");
             assert_eq!(*scope == Scope::Fleet, name.starts_with("systole_fleet_"), "{name}");

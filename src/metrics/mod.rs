@@ -7,6 +7,6 @@ pub(crate) mod catalogue;
 mod document;
 mod registry;
 
-pub(crate) use catalogue::Family;
+pub(crate) use catalogue::{Family, route_label, statement_label};
 pub(crate) use document::document;
 pub(crate) use registry::Metrics;

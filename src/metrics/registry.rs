@@ -20,7 +20,7 @@ pub(crate) struct Metrics(Option<Arc<Counting>>);
 
 struct Counting {
     registry: Registry,
-    /// In the order of the catalogue; those of other scopes are none.
+    /// In the order of the catalogue; none for what a node does not count.
     families: Vec<Option<Series>>,
     queues: Vec<String>,
 }
@@ -44,31 +44,21 @@ impl Metrics {
         if queues.len() > QUEUES_MAX {
             own.push(OTHER_QUEUES.to_owned());
         }
-        let metrics = Metrics::of(Scope::Node, own);
-        #[cfg(target_os = "linux")]
-        if let Some(Counting { registry, .. }) = metrics.0.as_deref() {
-            let process = prometheus::process_collector::ProcessCollector::for_self();
-            registry.register(Box::new(process)).expect("no name of the catalogue begins like those of processes");
-        }
-        metrics.set(Family::BuildInfo, [env!("CARGO_PKG_VERSION")], 1.0);
-        metrics
-    }
-
-    /// Those of the fleet, to be filled once by [`Metrics::set`] and read once: names of nodes and queues come and go.
-    pub(crate) fn of_fleet() -> Metrics {
-        Metrics::of(Scope::Fleet, Vec::new())
-    }
-
-    fn of(scope: Scope, queues: Vec<String>) -> Metrics {
         let registry = Registry::new();
         let families = CATALOGUE.iter().map(|entry| {
-            let series = (entry.scope == scope).then(|| Series::of(entry))?;
+            let series = (entry.scope == Scope::Node).then(|| Series::of(entry))?;
             registry.register(series.collector()).expect("names are unique, and well formed");
-            series.create(entry, &queues);
+            series.create(entry, &own);
             Some(series)
         });
         let families = families.collect();
-        Metrics(Some(Arc::new(Counting { registry, families, queues })))
+        #[cfg(target_os = "linux")]
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(process)).expect("no name of the catalogue begins like those of processes");
+        let metrics = Metrics(Some(Arc::new(Counting { registry, families, queues: own })));
+        metrics.set(Family::BuildInfo, [env!("CARGO_PKG_VERSION")], 1.0);
+        metrics
     }
 
     /// One more.
@@ -85,16 +75,11 @@ impl Metrics {
         });
     }
 
-    /// The value of a gauge. A counter is set where somebody else has counted: once, on fresh [`Metrics::of_fleet`].
+    /// The value of a gauge.
     pub(crate) fn set<const N: usize>(&self, family: Family, labels: [&str; N], value: f64) {
         self.with(family, labels, |series, labels| match series {
-            Series::Counter(counter) => {
-                let counter = counter.with_label_values(labels);
-                counter.reset();
-                counter.inc_by(value);
-            }
             Series::Gauge(gauge) => gauge.with_label_values(labels).set(value),
-            Series::Histogram(_) => debug_assert!(false, "{family:?} is observed"),
+            Series::Counter(_) | Series::Histogram(_) => debug_assert!(false, "{family:?} is no gauge"),
         });
     }
 
@@ -127,6 +112,14 @@ impl Metrics {
         self.observe(family, labels, span.as_secs_f64());
     }
 
+    /// A round of a loop has taken this long; `is_well` if it did its work without trouble.
+    pub(crate) fn round(&self, name: &'static str, span: Duration, is_well: bool) {
+        self.took(Family::LoopDuration, [name], span);
+        if is_well {
+            self.set_now(Family::LoopLastSuccess, [name]);
+        }
+    }
+
     /// All of it in Prometheus' text format.
     pub(crate) fn text(&self) -> String {
         let gathered = self.0.as_deref().map(|counting| counting.registry.gather()).unwrap_or_default();
@@ -136,11 +129,11 @@ impl Metrics {
     fn with<const N: usize>(&self, family: Family, mut labels: [&str; N], act: impl FnOnce(&Series, &[&str])) {
         let Some(counting) = self.0.as_deref() else { return };
         let Some(series) = &counting.families[family as usize] else {
-            return debug_assert!(false, "{family:?} is not of this scope");
+            return debug_assert!(false, "{family:?} is not a node's");
         };
         for (label, value) in family.entry().labels.iter().zip(&mut labels) {
             debug_assert!(label.values.is_empty() || label.values.contains(value), "{family:?} has no {value:?}");
-            if label.name == "queue" && !counting.queues.is_empty() && !counting.queues.iter().any(|own| own == value) {
+            if label.name == "queue" && !counting.queues.iter().any(|own| own == value) {
                 *value = OTHER_QUEUES;
             }
         }
@@ -249,17 +242,5 @@ mod tests {
         let text = metrics.text();
         assert!(text.contains("systole_node_state{state=\"ready\"} 1\n"), "{text}");
         assert!(text.contains("systole_node_state{state=\"starting\"} 0\n"), "{text}");
-    }
-
-    #[test]
-    fn the_fleet_is_told_as_it_was_found_whatever_the_names_are() {
-        let fleet = Metrics::of_fleet();
-        fleet.set(Family::FleetNodeSlots, ["a\"b\\c\nd"], 4.0);
-        fleet.set(Family::FleetInstanceCrashes, ["here", "stale"], 17.0);
-        let text = fleet.text();
-        assert!(text.contains("systole_fleet_node_slots{node=\"a\\\"b\\\\c\\nd\"} 4\n"), "{text}");
-        assert!(text.contains("systole_fleet_instance_crashes_total{cause=\"stale\",host=\"here\"} 17\n"), "{text}");
-        assert!(text.contains("systole_fleet_takeovers_total{cause=\"forced\"} 0\n"), "{text}");
-        assert!(!text.contains("systole_heartbeats_total"));
     }
 }

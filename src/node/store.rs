@@ -21,7 +21,9 @@ use crate::tenure::{Executor, History, Tenure};
 const BEAT: &str = "-- node.beat
     SELECT drain_requested_by, systole.history() AS history, systole.quarantined_until() AS quarantined_until FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 const CLAIM_QUEUED: &str = "-- node.claim_queued
-    SELECT * FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+    SELECT granted.*, (SELECT lane.queue FROM systole.runs run JOIN systole.lanes lane USING (lane_id) WHERE run.run_id = granted.run_id) AS queue,
+           (SELECT extract(epoch FROM clock_timestamp() - run.available_at)::float8 FROM systole.runs run WHERE run.run_id = granted.run_id) AS waited_seconds
+      FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS granted";
 const REAP: &str = "-- node.reap
     SELECT run_id, executor_id, reason FROM systole.reap($1, $2, $3, $4, $5)";
 const PRUNE: &str = "-- node.prune
@@ -54,6 +56,18 @@ pub(crate) enum NodeState {
     Gone,
 }
 
+impl NodeState {
+    /// The word in the database and in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            NodeState::Starting => "starting",
+            NodeState::Ready => "ready",
+            NodeState::Draining => "draining",
+            NodeState::Gone => "gone",
+        }
+    }
+}
+
 /// A node as it registers.
 #[derive(Debug, Clone)]
 pub(crate) struct Registration {
@@ -82,6 +96,10 @@ pub(crate) struct Slot {
 pub(crate) struct Assignment {
     pub(crate) tenure: Tenure,
     pub(crate) predecessor: Option<Holder>,
+    /// Empty if it was submitted while the claim was under way, which is too new for the look at it.
+    pub(crate) queue: String,
+    /// Since it was due.
+    pub(crate) waited: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) stall_timeout: Option<Duration>,
     pub(crate) command: Option<String>,
@@ -159,12 +177,6 @@ pub(crate) async fn beat(
     running: i32,
     state: NodeState,
 ) -> Result<Heard, Error> {
-    let state = match state {
-        NodeState::Starting => "starting",
-        NodeState::Ready => "ready",
-        NodeState::Draining => "draining",
-        NodeState::Gone => "gone",
-    };
     let labels = serde_json::to_value(&node.labels).expect("labels have string keys");
     let rows = session
         .query(
@@ -180,7 +192,7 @@ pub(crate) async fn beat(
                 (&node.starts_anything, Type::BOOL),
                 (&node.slots, Type::INT4),
                 (&running, Type::INT4),
-                (&state, Type::TEXT),
+                (&state.as_str(), Type::TEXT),
                 (&(node.stale_after.as_millis() as i64), Type::INT8),
                 (&node.name.as_str(), Type::TEXT),
                 (&node.http_address, Type::TEXT),
@@ -261,6 +273,8 @@ fn assignment(tenure: Tenure, row: &Row) -> Assignment {
         tenure,
         predecessor: predecessor
             .map(|value| serde_json::from_value(value).expect("holder.sql builds what Holder reads")),
+        queue: row.get::<_, Option<String>>("queue").unwrap_or_default(),
+        waited: row.get::<_, Option<f64>>("waited_seconds").map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
         timeout: span("timeout_seconds"),
         stall_timeout: span("stall_timeout_seconds"),
         command: row.get("command"),

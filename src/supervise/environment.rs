@@ -17,7 +17,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) socket: Option<&'a Path>,
 }
 
-/// The changes to the environment that is handed down: our variables in, our database's secrets out.
+/// The changes to the environment that is handed down: our variables in, our secrets out.
 pub(crate) fn environment(of: &Surroundings<'_>) -> Vec<(OsString, Option<OsString>)> {
     let set = |value: String| Some(OsString::from(value));
     [
@@ -32,6 +32,7 @@ pub(crate) fn environment(of: &Surroundings<'_>) -> Vec<(OsString, Option<OsStri
         // The guard was started without them. The command's own database, DATABASE_URL, is its own business.
         ("SYSTOLE_DATABASE_URL", None),
         ("SYSTOLE_DIRECT_URL", None),
+        ("SYSTOLE_HTTP_TOKEN", None),
     ]
     .into_iter()
     .map(|(name, value)| (OsString::from(name), value))

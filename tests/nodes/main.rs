@@ -9,6 +9,7 @@ mod chaos;
 mod crashing;
 mod giving_way;
 mod logs;
+mod observed;
 mod queueing;
 mod working;
 

@@ -29,6 +29,8 @@ impl Systole {
         let state = Arc::new(tempfile::Builder::new().prefix("sy").tempdir().expect("a folder"));
         let environment = vec![
             ("SYSTOLE_DATABASE_URL".to_owned(), database.url.clone()),
+            // Many nodes of many tests share this machine's ports.
+            ("SYSTOLE_HTTP".to_owned(), "off".to_owned()),
             ("SYSTOLE_STATE_DIR".to_owned(), state.path().join("state").display().to_string()),
         ];
         let program = PathBuf::from(env!("CARGO_BIN_EXE_systole"));
