@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::Shared;
 use super::telling::Attempt;
+use super::turns::Turn;
 use crate::attempt::{self, AttemptError, Conclusion, Granted, Job};
 use crate::guard::certificate::DeathSecret;
 use crate::guard::{Guard, Outlet, Preparation};
@@ -42,11 +43,12 @@ pub(super) async fn carry_out(
     shared: Arc<Shared>,
     assignment: Assignment,
     secret: DeathSecret,
+    turn: Turn,
     signals: Signals,
 ) -> Report {
     let name = format!("run \"{}\" attempt {}", assignment.tenure.run_id, assignment.tenure.attempt);
     let counted = Attempt::begin(shared.setup.target.metrics(), &assignment);
-    let concluded = attempt_at(&shared, assignment, secret, signals).await;
+    let concluded = attempt_at(&shared, assignment, secret, turn, signals).await;
     counted.ended(&concluded);
     match concluded {
         Ok(conclusion) => {
@@ -75,6 +77,7 @@ async fn attempt_at(
     shared: &Shared,
     assignment: Assignment,
     secret: DeathSecret,
+    turn: Turn,
     signals: Signals,
 ) -> Result<Conclusion, AttemptError> {
     let setup = &shared.setup;
@@ -122,6 +125,7 @@ async fn attempt_at(
         metrics: setup.target.metrics().clone(),
     };
     let granted = Granted { tenure, predecessor, secured, fleet_id: shared.fleet_id, secret };
+    drop(turn);
     shared.outputs.began(instance_id, fence, recorder.recording());
     let concluded = attempt::carry_out(&job, granted, guard, &shared.coordinator, signals).await;
     recorder.end(LAST_WORDS_PATIENCE).await;

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use super::Setup;
+use super::{Node, Setup};
 use crate::attempt::AttemptError;
 use crate::guard::{Guard, Outlet, Preparation};
 use crate::ids::InstanceId;
@@ -31,5 +31,25 @@ pub(super) fn say_what_is_scarce(setup: &Setup) {
              LimitNOFILE=), or have fewer slots",
             setup.slots
         );
+    }
+}
+
+impl Node {
+    /// For people, when it is ready.
+    pub(super) fn describe(&self) -> String {
+        let setup = &self.shared.setup;
+        let slots = if setup.slots == 1 { "1 slot".to_owned() } else { format!("{} slots", setup.slots) };
+        let commands: Vec<&str> = setup.catalogue.commands.keys().map(String::as_str).collect();
+        let may = match (setup.catalogue.allow_submitted_commands, commands.is_empty()) {
+            (true, _) => "starts any submitted command".to_owned(),
+            (false, false) => format!("starts {}", commands.join(", ")),
+            (false, true) => "starts nothing: name commands in systole.toml, or allow_submitted_commands".to_owned(),
+        };
+        format!(
+            "node {} with {slots} for queue {}, {}, {may}",
+            self.claimer.registration().identity.executor_id,
+            setup.catalogue.queues.join(", "),
+            self.claimer.containment()
+        )
     }
 }

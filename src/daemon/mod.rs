@@ -14,6 +14,7 @@ mod leaving;
 mod outputs;
 mod sweep;
 mod telling;
+mod turns;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -29,10 +30,9 @@ use crate::attempt::AttemptError;
 use crate::db::{DbError, Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard;
-use crate::guard::certificate::DeathSecret;
 use crate::guard::containment::Containment;
 use crate::http::{Door, Readiness};
-use crate::ids::{InstanceId, NodeName, RunId};
+use crate::ids::{NodeName, RunId};
 use crate::instance::{Coordinator, Timing};
 use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
 use crate::node::{Catalogue, Claimer};
@@ -43,6 +43,7 @@ use crate::tenure::History;
 pub(crate) use assignment::Report;
 use leaving::Phase;
 use outputs::Outputs;
+use turns::Turns;
 
 /// After the guards of this host could not be had: something is out of room, and claiming would only hurt.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
@@ -84,6 +85,7 @@ struct Shared {
     /// The disk does not take what commands write, and that was said.
     is_disk_full: Arc<AtomicBool>,
     outputs: Outputs,
+    turns: Turns,
 }
 
 struct Node {
@@ -149,7 +151,14 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
         link: Link::new(setup.target.clone(), setup.timing.attempt_timeout),
         history: None,
         is_quarantined: false,
-        shared: Arc::new(Shared { setup, coordinator, fleet_id, is_disk_full: Arc::default(), outputs }),
+        shared: Arc::new(Shared {
+            setup,
+            coordinator,
+            fleet_id,
+            is_disk_full: Arc::default(),
+            outputs,
+            turns: Turns::default(),
+        }),
         claimer: Claimer::new(registration, containment),
         running: JoinSet::new(),
         attempts: HashMap::new(),
@@ -174,44 +183,26 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
     node.phase = Phase::Working.max(node.phase);
     node.beat().await;
     eprintln!("ready: {}", node.describe());
+    let shared = node.shared.clone();
     while !node.is_done() {
         let due = node.next_due();
         tokio::select! {
             Some(ended) = node.running.join_next_with_id() => node.ended(ended),
             heard = news.recv() => node.heard(heard),
             (signal, _) = signals.next() => node.signalled(signal),
+            // There may be room for another claim.
+            () = shared.turns.given_back() => {}
             () = sleep_until(due) => node.due().await,
         }
     }
     let left = node.say_goodbye().await;
-    drop(node);
+    drop((node, shared));
     // The last words of what has just ended.
     let _ = tokio::time::timeout(attempt_timeout * 2, putting).await;
     left
 }
 
-fn fresh_slot() -> std::io::Result<Slot> {
-    Ok(Slot { instance_id: InstanceId::fresh(), secret: Some(DeathSecret::random()?) })
-}
-
 impl Node {
-    fn describe(&self) -> String {
-        let setup = &self.shared.setup;
-        let slots = if setup.slots == 1 { "1 slot".to_owned() } else { format!("{} slots", setup.slots) };
-        let commands: Vec<&str> = setup.catalogue.commands.keys().map(String::as_str).collect();
-        let may = match (setup.catalogue.allow_submitted_commands, commands.is_empty()) {
-            (true, _) => "starts any submitted command".to_owned(),
-            (false, false) => format!("starts {}", commands.join(", ")),
-            (false, true) => "starts nothing: name commands in systole.toml, or allow_submitted_commands".to_owned(),
-        };
-        format!(
-            "node {} with {slots} for queue {}, {}, {may}",
-            self.claimer.registration().identity.executor_id,
-            setup.catalogue.queues.join(", "),
-            self.claimer.containment()
-        )
-    }
-
     fn say(&self, text: impl std::fmt::Display) {
         eprintln!("systole: {text}");
     }
@@ -220,10 +211,15 @@ impl Node {
         usize::try_from(self.shared.setup.slots).unwrap_or(0).saturating_sub(self.running.len())
     }
 
+    /// How many more may begin now.
+    fn room(&self) -> usize {
+        self.free().min(self.shared.turns.left())
+    }
+
     fn may_claim(&self) -> bool {
         match self.phase {
             Phase::Starting => false,
-            Phase::Working => self.free() > 0,
+            Phase::Working => self.room() > 0,
             Phase::Draining { .. } => self.claimer.in_doubt() > 0,
             Phase::Halting => false,
         }
@@ -322,10 +318,10 @@ impl Node {
     async fn claim(&mut self) {
         self.claimed_at = Instant::now();
         self.claim_due = self.claimed_at + self.shared.setup.poll_interval;
-        let wanted = if self.phase == Phase::Working { self.free().saturating_sub(self.claimer.in_doubt()) } else { 0 };
+        let wanted = if self.phase == Phase::Working { self.room().saturating_sub(self.claimer.in_doubt()) } else { 0 };
         let takes_more = self.phase == Phase::Working;
         let asked = wanted + self.claimer.in_doubt();
-        let fresh = match (0..wanted).map(|_| fresh_slot()).collect() {
+        let fresh = match (0..wanted).map(|_| turns::fresh_slot()).collect() {
             Ok(fresh) => fresh,
             Err(error) => return self.say(format_args!("no randomness could be had: {error}")),
         };
@@ -364,7 +360,8 @@ impl Node {
         let secret = slot.secret.expect("a slot of a node has one");
         let (orders, heard) = mpsc::channel(8);
         let run_id = assignment.tenure.run_id.clone();
-        let attempt = assignment::carry_out(self.shared.clone(), assignment, secret, Signals::from(heard));
+        let turn = self.shared.turns.take();
+        let attempt = assignment::carry_out(self.shared.clone(), assignment, secret, turn, Signals::from(heard));
         let task = self.running.spawn(attempt);
         self.attempts.insert(task.id(), (run_id, orders));
     }

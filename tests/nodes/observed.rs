@@ -53,7 +53,7 @@ impl Seen {
 
     #[track_caller]
     fn becomes(&self, series: &str, value: f64) {
-        eventually(&format!("{series} {value}"), SOON, || (self.value(series) == value).then_some(()));
+        eventually(format!("{series} {value}"), SOON, || (self.value(series) == value).then_some(()));
     }
 }
 

@@ -43,6 +43,21 @@ fn a_node_takes_what_its_slots_can_hold_and_the_urgent_first() {
     assert_eq!(database.value("SELECT count(*) FROM systole.runs WHERE status = 'COMPLETED'"), "4");
 }
 
+/// Each of them needs a guard before its first heartbeat.
+#[test]
+fn a_node_with_many_slots_claims_no_more_than_it_can_begin_soon() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    database.sql("SELECT systole.submit('r' || n, argv => ARRAY['sleep', '1000']) FROM generate_series(1, 100) n");
+    let _node = node(&host, &["--slots", "100"]);
+    let started = "SELECT count(*) FROM systole.executor_instances WHERE child_pid IS NOT NULL";
+    eventually("a hundred commands", SOON, || (database.value(started) == "100").then_some(()));
+    // All instances of a claim began at the same moment.
+    let claims = database.sql("SELECT count(*) FROM systole.executor_instances GROUP BY started_at");
+    assert!(claims.iter().all(|claim| claim[0].parse::<usize>().unwrap() <= 64), "{claims:?}");
+    assert_eq!(database.value("SELECT count(*) FROM systole.run_events WHERE kind = 'crashed'"), "0");
+}
+
 #[test]
 fn two_nodes_start_nothing_twice() {
     let database = Database::new();
