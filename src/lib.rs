@@ -24,6 +24,7 @@ pub mod db;
 #[cfg(target_os = "linux")]
 mod drill;
 pub mod elapsed;
+mod fleet;
 pub mod guard;
 mod http;
 pub mod identity;

@@ -10,6 +10,7 @@ mod drill;
 mod embedded;
 mod events;
 mod exit;
+mod exporter;
 mod logs;
 mod migrate;
 mod node;
@@ -49,6 +50,8 @@ enum Command {
     Nodes(node::NodesArguments),
     /// Ask a node to start nothing more, and to end when it is done
     Drain(node::DrainArguments),
+    /// Serve the metrics of the whole fleet to Prometheus, out of the database
+    Exporter(exporter::Arguments),
     /// Acknowledge the crashes of a node or host, and remove its nodes that are dead
     Forget(node::ForgetArguments),
     /// Print the output of a run: all of it on its host, the newest from anywhere
@@ -143,6 +146,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Node(arguments) => node::execute(&arguments, &settings),
         Command::Nodes(arguments) => node::nodes(&arguments, &settings),
         Command::Drain(arguments) => node::drain(&arguments, &settings),
+        Command::Exporter(arguments) => exporter::execute(&arguments, &settings),
         Command::Forget(arguments) => node::forget(&arguments, &settings),
         Command::Logs(arguments) => logs::execute(&arguments, &settings),
         Command::Submit(arguments) => submit::execute(&arguments, &settings),

@@ -49,6 +49,9 @@ pub(super) struct Arguments {
     /// How others reach that, where it is not the address itself
     #[arg(long, value_name = "ADDRESS:PORT", hide_short_help = true)]
     http_advertise: Option<String>,
+    /// Answer there for the whole fleet as well, at /metrics/fleet: on one node or two
+    #[arg(long)]
+    http_fleet: bool,
     /// File with the token that is asked for over HTTP, for addresses beyond this machine
     #[arg(long, value_name = "FILE")]
     http_token_file: Option<String>,
@@ -95,6 +98,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         ("log_bytes_max", arguments.log_bytes_max.clone()),
         ("http.listen", arguments.http.clone()),
         ("http.advertise", arguments.http_advertise.clone()),
+        ("http.fleet", arguments.http_fleet.then(|| "true".to_owned())),
         ("http.token_file", arguments.http_token_file.clone()),
     ]
     .into_iter()
@@ -121,6 +125,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             runs_dir: config.runs_dir(),
             log_bytes_max: config.log_bytes_max()?,
             http,
+            shows_fleet: config.http_fleet()?,
             once: arguments.once,
         };
         daemon::run(setup).await?;

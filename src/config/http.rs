@@ -49,6 +49,11 @@ impl Config {
         Ok(Some(Http { listen, token, advertise }))
     }
 
+    /// Whether a node answers for the whole fleet as well.
+    pub(crate) fn http_fleet(&self) -> Result<bool, ConfigError> {
+        self.truth("http.fleet")
+    }
+
     /// The same, unless nobody has asked for it.
     pub(crate) fn http_if_asked(&self) -> Result<Option<Http>, ConfigError> {
         match self.values.get("http.listen") {

@@ -47,6 +47,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("log_bytes_max", "log-bytes-max", &["SYSTOLE_LOG_BYTES_MAX"], Some("64MiB")),
     key("http.listen", "http", &["SYSTOLE_HTTP"], Some("127.0.0.1:7070")),
     key("http.advertise", "http-advertise", &["SYSTOLE_HTTP_ADVERTISE"], None),
+    key("http.fleet", "http-fleet", &["SYSTOLE_HTTP_FLEET"], None),
     key("http.token_file", "http-token-file", &["SYSTOLE_HTTP_TOKEN_FILE"], None),
     key("runs_dir", "runs-dir", &["SYSTOLE_RUNS_DIR", "AUTONOMOUS_RUNS_DIR"], None),
 ];

@@ -73,6 +73,8 @@ pub(crate) struct Setup {
     pub(crate) log_bytes_max: u64,
     /// Where it answers over HTTP, if it does.
     pub(crate) http: Option<Door>,
+    /// It answers there for the whole fleet as well.
+    pub(crate) shows_fleet: bool,
     /// Work off what is queued now, then end.
     pub(crate) once: bool,
 }

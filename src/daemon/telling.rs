@@ -1,11 +1,14 @@
 //! What a node tells of itself to whoever asks over HTTP: metrics, and whether it is ready.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 use super::{Node, Setup};
 use crate::attempt::{AttemptError, Conclusion, quarantine_line};
 use crate::db::DbError;
 use crate::elapsed::Instant;
+use crate::fleet::{self, View};
 use crate::http::{self, Readiness};
 use crate::metrics::{Family, Metrics};
 use crate::node::store::{Assignment, Heard, NodeState, Slot};
@@ -37,7 +40,10 @@ pub(super) fn begin(setup: &mut Setup) -> Result<(watch::Sender<Readiness>, Opti
     if let Some(door) = setup.http.take() {
         address = door.advertised().map(str::to_owned);
         eprintln!("systole: metrics at http://{}/metrics", door.address());
-        let router = http::routes::of_node(metrics.clone(), readiness);
+        // What it asks is not this node's work, nor its failure.
+        let view = Arc::new(View::new(setup.target.clone().counted_by(Metrics::default()), timing.attempt_timeout));
+        let node = http::routes::of_node(metrics.clone(), readiness).merge(fleet::routes::discovery(view.clone()));
+        let router = if setup.shows_fleet { node.merge(fleet::routes::of_fleet(view)) } else { node };
         http::serve(door, router, metrics.clone()).map_err(AttemptError::Http)?;
     }
     Ok((sender, address))

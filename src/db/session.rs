@@ -217,6 +217,16 @@ impl Session {
         answer
     }
 
+    /// The same in a transaction that cannot write, and that the server ends after `bound` also where a pooler lends the session
+    /// out. After an error, or cut off, the session must not be used any more.
+    pub(crate) async fn query_read_only(&self, statement: &str, bound: Duration) -> Result<Vec<Row>, Error> {
+        let begin = format!("BEGIN READ ONLY; SET LOCAL statement_timeout = {}", bound.as_millis());
+        self.client.batch_execute(&begin).await?;
+        let rows = self.query(statement, &[]).await?;
+        self.client.batch_execute("COMMIT").await?;
+        Ok(rows)
+    }
+
     /// From now on this session hears hints, unless it is one that a pooler lends out.
     pub(super) async fn listen(&self) -> Result<(), Error> {
         self.client.batch_execute(&listen(&self.schema)).await

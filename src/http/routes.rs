@@ -36,17 +36,18 @@ impl Readiness {
     }
 }
 
+/// That this is answered is the answer.
+pub(crate) fn alive() -> Router {
+    Router::new().route("/livez", get(async || "alive\n"))
+}
+
 /// Those of every node.
 pub(crate) fn of_node(metrics: Metrics, readiness: watch::Receiver<Readiness>) -> Router {
     let metrics = get(|State(metrics): State<Metrics>| async move {
         ([(header::CONTENT_TYPE, METRICS_TYPE)], metrics.text()).into_response()
     })
     .with_state(metrics);
-    Router::new()
-        // That this is answered is the answer.
-        .route("/livez", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready).with_state(readiness))
-        .route("/metrics", metrics)
+    alive().route("/readyz", get(ready).with_state(readiness)).route("/metrics", metrics)
 }
 
 async fn ready(

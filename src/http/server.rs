@@ -168,5 +168,9 @@ fn admission(gate: &Gate, request: &Request) -> Admission {
 }
 
 async fn unknown() -> Response {
-    (StatusCode::NOT_FOUND, "there is /livez, /readyz and /metrics\n").into_response()
+    (
+        StatusCode::NOT_FOUND,
+        "a node has /livez, /readyz, /metrics and /sd, an exporter /livez, /metrics/fleet and /sd\n",
+    )
+        .into_response()
 }

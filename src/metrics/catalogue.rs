@@ -194,30 +194,30 @@ catalogue! {
     }
     Fleet {
         FleetNodes = "systole_fleet_nodes", Gauge, [NODE_STATE], "Nodes by their state: live is silent for less than half its stale_after, stale for up to it, crashed for longer until it is forgotten or an hour has passed. Those that said goodbye are not shown.";
-        FleetNodeState = "systole_fleet_node_state", Gauge, [NODE, NODE_STATE], "1 for the state that a node is in, else 0.";
+        FleetNodeState = "systole_fleet_node_state", Gauge, [NODE, NODE_STATE], "1 for the state that a node is in, else 0. Of several of one name the worst.";
         FleetNodeHeartbeatAge = "systole_fleet_node_heartbeat_age_seconds", Gauge, [NODE], "Since the last heartbeat of a node, by the database's clock.";
         FleetNodeInfo = "systole_fleet_node_info", Gauge, [NODE, HOST, open("version")], "1, with the host and the version of a node.";
         FleetNodeSlots = "systole_fleet_node_slots", Gauge, [NODE], "How many runs a node works on at once at most.";
         FleetNodeRunning = "systole_fleet_node_running", Gauge, [NODE], "How many it works on now.";
         FleetInstances = "systole_fleet_instances", Gauge, [closed("state", &["live", "stale"])], "Executors' RUNNING tenures, those of `systole run` too.";
-        FleetInstanceCrashes = "systole_fleet_instance_crashes_total", Counter, [HOST, CAUSE], "Crashes by the host of what crashed, counted in the transaction that declared them.";
+        FleetInstanceCrashes = "systole_fleet_instance_crashes_total", Counter, [HOST, CAUSE], "Crashes by the host of what crashed, counted in the transaction that declared them. At most 1,000 hosts, those of the newest crashes first; one on which nothing has crashed for 30 days begins anew.";
         FleetTakeovers = "systole_fleet_takeovers_total", Counter, [CAUSE], "Runs claimed from a holder that had crashed, counted in the transaction of the claim.";
-        FleetDuplicatesRefused = "systole_fleet_duplicates_refused_total", Counter, [], "Claims refused because somebody held the run.";
+        FleetDuplicatesRefused = "systole_fleet_duplicates_refused_total", Counter, [], "Claims refused because somebody held the run, counted in their transactions; of one that waits the first.";
         FleetCrashesRinging = "systole_fleet_crashes_ringing", Gauge, [HOST], "Crashes declared in the last 15 minutes that nobody has acknowledged by `systole forget`. Forced ones do not ring.";
-        FleetRuns = "systole_fleet_runs", Gauge, [QUEUE, closed("state", &["queued", "delayed", "running", "stale", "poison"])], "Runs that have not ended, and those given up as poison.";
-        FleetQueueOldestAge = "systole_fleet_queue_oldest_age_seconds", Gauge, [QUEUE], "How long the run that has waited longest has been due; 0 if none waits.";
+        FleetRuns = "systole_fleet_runs", Gauge, [QUEUE, closed("state", &["queued", "delayed", "running", "stale", "poison"])], "Runs that have not ended, and those given up as poison. `stale` are those whose holder has been silent for its stale_after, and `running` all others that run; `_by_hand` are those of no queue. Counting stops: of 100,000 that wait each lane (a queue and what its runs require) has its equal share; of delayed and of poisoned runs 10,000 are looked at.";
+        FleetQueueOldestAge = "systole_fleet_queue_oldest_age_seconds", Gauge, [QUEUE], "How long the run that is first in line has been due; 0 if none waits. With priorities another one may have waited longer.";
         FleetQueuePaused = "systole_fleet_queue_paused", Gauge, [QUEUE], "1 if nothing of the queue is started.";
         FleetStaleRunAge = "systole_fleet_stale_run_age_seconds", Gauge, [open("run"), QUEUE, HOST], "Since the last heartbeat of a stale run's holder: the worst 20 only.";
-        FleetRecentEnds = "systole_fleet_recent_ends", Gauge, [closed("status", &["completed", "failed", "timed_out", "cancelled", "released", "crashed"])], "Attempts that ended in the last 5 minutes, those of `systole run` too.";
-        FleetRecentRunSeconds = "systole_fleet_recent_run_seconds", Gauge, [closed("quantile", &["0.5", "0.95", "1"])], "How long they had taken.";
-        FleetInvariantViolations = "systole_fleet_invariant_violations", Gauge, [closed("invariant", &["one_running_per_run", "running_has_instance", "fence_monotonic"])], "Rows that contradict a promise. Must be 0.";
+        FleetRecentEnds = "systole_fleet_recent_ends", Gauge, [closed("status", &["completed", "failed", "timed_out", "cancelled", "released", "crashed"])], "Attempts that ended in the last 5 minutes, those of `systole run` too; only among the newest 2,000 events of the fleet.";
+        FleetRecentRunSeconds = "systole_fleet_recent_run_seconds", Gauge, [closed("quantile", &["0.5", "0.95", "1"])], "How long they had taken. Absent when nothing has ended.";
+        FleetInvariantViolations = "systole_fleet_invariant_violations", Gauge, [closed("invariant", &["one_running_per_run", "running_has_instance", "fence_monotonic"])], "Rows that contradict a promise, of what runs now and of the newest events. Must be 0. `systole audit` judges the whole history.";
         FleetBrakeEngaged = "systole_fleet_brake_engaged", Gauge, [], "1 while takeovers by age are delayed because many hosts fell silent at once.";
         FleetQuarantineRemaining = "systole_fleet_quarantine_remaining_seconds", Gauge, [], "For how long nothing is granted behind a failover; 0 if there is no quarantine.";
         FleetTableBytes = "systole_fleet_table_bytes", Gauge, [TABLE], "Size of a table with its indexes.";
-        FleetTableDeadRows = "systole_fleet_table_dead_rows", Gauge, [TABLE], "Rows that wait for vacuum, as PostgreSQL estimates.";
+        FleetTableDeadRows = "systole_fleet_table_dead_rows", Gauge, [TABLE], "Rows that wait for vacuum, as PostgreSQL estimates. Absent on a standby.";
         FleetTableUpdates = "systole_fleet_table_updates_total", Counter, [TABLE, closed("hot", &["true", "false"])], "Updates of a table's rows, and whether they left the indexes alone.";
-        FleetOldestTransactionAge = "systole_fleet_oldest_transaction_age_seconds", Gauge, [], "Age of the oldest transaction that keeps vacuum from its work.";
-        FleetSnapshotTimestamp = "systole_fleet_snapshot_timestamp_seconds", Gauge, [], "When the database was last asked with success.";
+        FleetOldestTransactionAge = "systole_fleet_oldest_transaction_age_seconds", Gauge, [], "Age of the oldest transaction in the database, which keeps vacuum from its work. Absent on a standby, and where the schema's owner lacks pg_read_all_stats.";
+        FleetSnapshotTimestamp = "systole_fleet_snapshot_timestamp_seconds", Gauge, [], "When the database was last asked with success, by the clock of the host that asked.";
         FleetSnapshotDuration = "systole_fleet_snapshot_duration_seconds", Gauge, [], "How long that took.";
         FleetSnapshotErrors = "systole_fleet_snapshot_errors_total", Counter, [], "How often it was asked without success.";
     }
