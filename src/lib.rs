@@ -4,7 +4,7 @@
 //! [`cli`]. The chapters, in reading order:
 //!
 //! 1. [`ids`], [`outcome`], [`identity`], [`elapsed`], [`backoff`], `tenure`, [`state_dir`]: the words everything else uses.
-//!    `metrics`: what is counted of them.
+//!    `metrics`: what is counted of them; `log`: what is said.
 //! 2. [`db`]: the only door to PostgreSQL.
 //! 3. [`guard`]: the dead man's switch between a supervisor and the tree it started.
 //! 4. [`instance`]: who may act on a run, and until when. `supervise`: the command's surroundings. `run`: what people ask.
@@ -30,6 +30,7 @@ mod http;
 pub mod identity;
 pub mod ids;
 pub mod instance;
+mod log;
 mod metrics;
 pub mod node;
 pub mod outcome;

@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["db"],
     &["state_dir"],
     &["tenure"],
+    &["log"],
     &["outcome", "identity", "ids", "elapsed", "backoff", "metrics"],
 ];
 

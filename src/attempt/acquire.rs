@@ -15,6 +15,7 @@ use crate::elapsed::{Instant, sleep_until};
 use crate::guard::{certificate, remains};
 use crate::ids::InstanceId;
 use crate::instance::{ClaimRequest, ClaimVerdict, Coordinator, Holder};
+use crate::log::What;
 use crate::outcome::Cause;
 use crate::output;
 use crate::supervise::Signals;
@@ -116,7 +117,7 @@ pub(super) async fn acquire(
         };
         if let Some(tenure) = request.granted(&claim) {
             if let Some(predecessor) = &claim.predecessor {
-                plan.job.say(takeover_line(plan, tenure.attempt, predecessor));
+                plan.job.say(What::TakingOver, takeover_line(plan, tenure.attempt, predecessor));
             }
             return Ok(Ok((tenure, claim.predecessor)));
         }
@@ -125,7 +126,7 @@ pub(super) async fn acquire(
         let refusal = match (claim.verdict, &claim.holder) {
             (ClaimVerdict::Quarantine, _) => {
                 if waiting && !std::mem::replace(&mut quarantine_told, true) {
-                    plan.job.say(quarantine_line(claim.quarantined_until));
+                    plan.job.say(What::Quarantine, quarantine_line(claim.quarantined_until));
                 }
                 confirming = None;
                 Refusal::Quarantine { until: claim.quarantined_until }
@@ -135,7 +136,7 @@ pub(super) async fn acquire(
             (ClaimVerdict::Held, Some(holder)) if claim.reason.as_deref() == Some("fresh") => {
                 if waiting && announced != Some(holder.instance_id) {
                     announced = Some(holder.instance_id);
-                    plan.job.say(waiting_line(plan, holder));
+                    plan.job.say(What::WaitingForRun, waiting_line(plan, holder));
                 }
                 confirming = None;
                 Refusal::Held(Box::new(holder.clone()))
@@ -148,7 +149,7 @@ pub(super) async fn acquire(
                     let factor = if reason == "brake" { 2 } else { 1 };
                     confirming = Some(now + threshold * factor + CONFIRMATION_SLACK);
                     coordinator.keep_warm().await;
-                    plan.job.say(confirming_line(plan, holder, &reason));
+                    plan.job.say(What::WaitingForRun, confirming_line(plan, holder, &reason));
                 }
                 Refusal::Unproven { holder: Box::new(holder.clone()), reason }
             }
@@ -256,7 +257,7 @@ fn give_up_at(patience: Patience) -> Option<Instant> {
 /// Tells what is waited for, once for as long as it lasts.
 fn say_once(told: &mut bool, plan: &Plan, error: &DbError) {
     if !std::mem::replace(told, true) {
-        plan.job.say(format_args!("waiting for the database: {error}"));
+        plan.job.say(What::DatabaseTrouble, format_args!("waiting for the database: {error}"));
     }
 }
 

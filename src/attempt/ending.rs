@@ -12,14 +12,15 @@ use crate::db::DbError;
 use crate::guard::certificate::Certificate;
 use crate::guard::{Guard, KillReason, ToGuard, remains};
 use crate::instance::{FinishError, Lease};
+use crate::log::What;
 use crate::outcome::{Cause, End, InstanceStatus};
 use crate::supervise::{Origin, Signals};
 
 /// The guard died or hangs: kills guard and tree, and ends the tenure.
 pub(super) async fn guard_lost(job: &Job, mut lease: Lease, mut guard: Guard, signals: &mut Signals) -> Conclusion {
-    job.say("the guard process is gone: killing the command");
+    job.say(What::GuardLost, "the guard process is gone: killing the command");
     while !guard.destroy(job.timing.kill_grace) {
-        job.say("killed, but some of its processes do not die yet");
+        job.say(What::CommandUnkillable, "killed, but some of its processes do not die yet");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let end = End {
@@ -89,7 +90,7 @@ pub(super) async fn record(
                 Ok(()) = state.changed(), if !told => {
                     if let Some(trouble) = &state.borrow_and_update().trouble {
                         told = true;
-                        job.say(cannot_be_recorded(&certificate, trouble));
+                        job.say(What::EndUnrecorded, cannot_be_recorded(&certificate, trouble));
                     }
                 }
             }

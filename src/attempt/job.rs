@@ -1,13 +1,17 @@
 //! What is to be started, and how it is supervised: the part of an attempt that does not depend on how it was claimed.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::ids::RunId;
+use crate::ids::{Fence, RunId};
 use crate::instance::Timing;
+use crate::log::{self, About, What};
 use crate::metrics::Metrics;
 use crate::state_dir::StateDir;
+use crate::tenure::Tenure;
 
 /// One command, with its bounds.
 #[derive(Debug)]
@@ -28,18 +32,22 @@ pub(crate) struct Job {
     /// Where its output is recorded, for whoever finds it dead.
     pub(crate) log: Option<PathBuf>,
     pub(crate) metrics: Metrics,
+    /// The attempt and its fence, once they are known.
+    pub(crate) tenure: OnceLock<(i32, Fence)>,
 }
 
 impl Job {
-    /// A line for the person at the terminal, unless asked to be quiet.
-    pub(super) fn say(&self, text: impl std::fmt::Display) {
+    /// From here on lines say which attempt it is.
+    pub(super) fn granted(&self, tenure: &Tenure) {
+        let _ = self.tenure.set((tenure.attempt, tenure.fence));
+    }
+
+    /// A line about it, unless asked to be quiet.
+    pub(super) fn say(&self, what: What, text: impl Display) {
         if self.quiet {
             return;
         }
-        if self.is_alone {
-            eprintln!("systole: {text}");
-        } else {
-            eprintln!("systole: [{}] {text}", self.run_id);
-        }
+        let (attempt, fence) = self.tenure.get().copied().unzip();
+        log::say_of(what, About { run: Some(self.run_id.as_str()), attempt, fence }, text);
     }
 }

@@ -30,6 +30,7 @@ use crate::guard::{
 use crate::identity::boot_id;
 use crate::ids::InstanceId;
 use crate::instance::{AcquireError, ClaimRequest, ConnectError, Coordinator, Holder, Lease};
+use crate::log::{self, What};
 use crate::outcome::Cause;
 use crate::state_dir::StateDirError;
 use crate::supervise::{ProgressSocket, Signals, Surroundings, environment};
@@ -156,6 +157,7 @@ pub(crate) async fn carry_out(
     mut signals: Signals,
 ) -> Result<Conclusion, AttemptError> {
     let instance_id = granted.tenure.instance_id;
+    job.granted(&granted.tenure);
     // Armed before the first heartbeat: from here on, whatever happens to us ends in a certificate.
     let armed = guard.arm(granted.arming(job, coordinator)).await;
     let lease = coordinator.hold(granted.tenure, granted.predecessor).await?;
@@ -165,7 +167,9 @@ pub(crate) async fn carry_out(
         return Err(error.into());
     }
     let executor_id = &coordinator.identity().executor_id;
-    job.say(format_args!("run \"{}\" attempt {} as {executor_id}", job.run_id, lease.attempt()));
+    log::identify(executor_id);
+    let attempt = lease.attempt();
+    job.say(What::AttemptStarted, format_args!("run \"{}\" attempt {attempt} as {executor_id}", job.run_id));
 
     let told = lease.progress_teller();
     let socket = job.state.socket(&socket_name(instance_id))?;

@@ -11,6 +11,7 @@ use crate::elapsed::{Instant, sleep_until};
 use crate::guard::certificate::Certificate;
 use crate::guard::{Audience, FromGuard, Guard, GuardError, Hold, Intent, ToGuard};
 use crate::instance::{Lease, LeaseState};
+use crate::log::What;
 use crate::outcome::InstanceStatus;
 use crate::supervise::{Ladder, Origin, Rung, Signals};
 
@@ -105,18 +106,21 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
             Event::Signal(signal, origin) => supervisor.signalled(signal, origin).await,
             Event::TimeUp => {
                 let rung = supervisor.ladder.stop(InstanceStatus::TimedOut, Instant::now(), job.stop_grace);
-                job.say(format_args!("the time is up for run \"{}\": stopping it", job.run_id));
+                job.say(What::CommandStopping, format_args!("the time is up for run \"{}\": stopping it", job.run_id));
                 supervisor.climb(rung).await
             }
             Event::GraceOver => {
                 let rung = supervisor.ladder.kill();
-                job.say("it did not end in time: killing it");
+                job.say(What::CommandKilling, "it did not end in time: killing it");
                 supervisor.climb(rung).await
             }
             Event::Tick => {
                 if supervisor.has_stalled(lease.phases()) {
                     let rung = supervisor.ladder.stop(InstanceStatus::TimedOut, Instant::now(), job.stop_grace);
-                    job.say(format_args!("run \"{}\" has made no progress for too long: stopping it", job.run_id));
+                    job.say(
+                        What::CommandStopping,
+                        format_args!("run \"{}\" has made no progress for too long: stopping it", job.run_id),
+                    );
                     supervisor.climb(rung).await
                 } else {
                     supervisor.tick().await
@@ -162,11 +166,11 @@ impl Supervisor<'_> {
                         humantime::format_duration(self.job.timing.stopped_max())
                     ),
                 };
-                self.job.say(format_args!("{trouble}. {fate}"));
+                self.job.say(What::CommandFrozen, format_args!("{trouble}. {fate}"));
             }
             FromGuard::Thawed if self.frozen.take().is_some() => {
                 self.account.thawed();
-                self.job.say("PostgreSQL answers again: the command goes on");
+                self.job.say(What::CommandThawed, "PostgreSQL answers again: the command goes on");
             }
             FromGuard::Stopped { number }
                 if [SIGTSTP, SIGTTIN, SIGTTOU].contains(&number) && self.job.is_alone && has_terminal() =>
@@ -176,9 +180,12 @@ impl Supervisor<'_> {
                 self.pass_on(SIGCONT, Audience::Command, None).await?;
             }
             FromGuard::Remaining { pids } if !std::mem::replace(&mut self.remaining_told, true) => {
-                self.job.say(format_args!(
-                    "killed, but these processes do not die (stuck in the kernel, or another user's): {pids:?}"
-                ));
+                self.job.say(
+                    What::CommandUnkillable,
+                    format_args!(
+                        "killed, but these processes do not die (stuck in the kernel, or another user's): {pids:?}"
+                    ),
+                );
             }
             _ => {}
         }
@@ -199,7 +206,10 @@ impl Supervisor<'_> {
             self.guard.tell(&ToGuard::Renew { until }).await?;
         }
         if state.stop_requested && self.ladder.ends_as().is_none() {
-            self.job.say(format_args!("a stop of run \"{}\" was requested: stopping it", self.job.run_id));
+            self.job.say(
+                What::CommandStopping,
+                format_args!("a stop of run \"{}\" was requested: stopping it", self.job.run_id),
+            );
             let rung = self.ladder.stop(InstanceStatus::Cancelled, Instant::now(), self.job.stop_grace);
             return self.climb(rung).await;
         }
@@ -231,7 +241,7 @@ impl Supervisor<'_> {
                 self.pass_on(number, Audience::Command, Some(intent)).await
             }
             rung => {
-                self.job.say("stopping it");
+                self.job.say(What::CommandStopping, "stopping it");
                 self.climb(rung).await
             }
         }

@@ -12,6 +12,7 @@ use super::settings::Settings;
 use crate::fleet::{self, View};
 use crate::http::routes::alive;
 use crate::http::{Door, serve};
+use crate::log::{self, Format, What};
 use crate::metrics::Metrics;
 use crate::supervise::Signals;
 
@@ -30,6 +31,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     let given = [("http.listen", &arguments.http), ("http.token_file", &arguments.http_token_file)];
     let given: BTreeMap<_, _> = given.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect();
     let config = context::config_with(settings, given)?;
+    log::begin(config.log_format(Format::of_stderr())?, false);
     let http = config.http()?.ok_or_else(|| {
         Failure::new(code::USAGE, "an exporter has to answer somewhere: give it --http 127.0.0.1:7070".to_owned())
     })?;
@@ -47,7 +49,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         let router = alive().merge(fleet::routes::of_fleet(view.clone())).merge(fleet::routes::discovery(view));
         serve(door, router, Metrics::default())
             .map_err(|error| Failure::new(code::BUG, format!("cannot start a thread to answer: {error}")))?;
-        eprintln!("ready: http://{address}/metrics/fleet and http://{address}/sd");
+        log::say(What::Ready, format_args!("ready: http://{address}/metrics/fleet and http://{address}/sd"));
         while !matches!(signals.next().await, (SIGINT | SIGTERM, _)) {}
         Ok(code::OK)
     })

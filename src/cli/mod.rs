@@ -27,6 +27,7 @@ mod takeover;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::log::{self, What};
 use exit::{Failure, code};
 use settings::Settings;
 
@@ -133,7 +134,11 @@ pub fn main() -> u8 {
     match dispatch(arguments) {
         Ok(code) => code,
         Err(Failure { code, message }) => {
-            eprintln!("systole: {message}");
+            if log::is_for_machines() {
+                log::say(What::Failed, message);
+            } else {
+                eprintln!("systole: {message}");
+            }
             code
         }
     }

@@ -10,6 +10,7 @@ use super::print;
 use super::settings::{Settings, Why};
 use crate::daemon::{self, Setup};
 use crate::http::Door;
+use crate::log::{self, Format};
 use crate::metrics::Metrics;
 use crate::node::store::{self, Forgotten};
 use crate::state_dir::StateDir;
@@ -105,6 +106,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     .filter_map(|(key, value)| Some((key, value?)))
     .collect();
     let config = context::config_with(settings, given)?;
+    log::begin(config.log_format(Format::of_stderr())?, false);
     // Before anything is asked of the database: a second node on this host says so, and does nothing.
     let http = if arguments.once { config.http_if_asked()? } else { config.http()? };
     let http = http.as_ref().map(Door::open).transpose()?;

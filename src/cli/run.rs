@@ -1,6 +1,7 @@
 //! `systole run`: a command as the only executor of a run.
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::Args;
@@ -14,6 +15,7 @@ use crate::elapsed::parse_duration;
 use crate::guard::KillReason;
 use crate::ids::RunId;
 use crate::instance::Holder;
+use crate::log::{self, Format, What};
 use crate::metrics::Metrics;
 use crate::outcome::InstanceStatus;
 use crate::state_dir::StateDir;
@@ -55,6 +57,8 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
     };
     let timeout = arguments.timeout.as_deref().map(|text| duration("--timeout", text)).transpose()?;
     let config = context::config(settings)?;
+    // Also under cron: somebody reads its mail.
+    log::begin(config.log_format(Format::Text)?, true);
     let timing = config.timing()?;
     let once = arguments.once;
     context::block_on(async {
@@ -74,6 +78,7 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
             is_alone: true,
             log: None,
             metrics: Metrics::default(),
+            tenure: OnceLock::new(),
         };
         let plan = Plan {
             job,
@@ -101,9 +106,12 @@ fn concluded(run_id: &RunId, conclusion: Conclusion) -> Result<u8, Failure> {
     match conclusion {
         Conclusion::Ended(certificate) => {
             if let Some(reason) = certificate.end.detail.get("start_failed") {
-                eprintln!(
-                    "systole: the command of run \"{run_id}\" cannot be started: {}",
-                    reason.as_str().unwrap_or("?")
+                log::say(
+                    What::AttemptNotBegun,
+                    format_args!(
+                        "the command of run \"{run_id}\" cannot be started: {}",
+                        reason.as_str().unwrap_or("?")
+                    ),
                 );
             }
             if certificate.end.status == InstanceStatus::TimedOut {

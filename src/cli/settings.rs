@@ -53,6 +53,9 @@ pub(super) struct Settings {
     /// Time between TERM and KILL when a run is stopped
     #[arg(long, global = true, value_name = "DURATION", hide_short_help = true)]
     stop_grace: Option<String>,
+    /// Of what a node, an exporter or run say of themselves: auto (text, and for the first two json without a terminal), text, json
+    #[arg(long, global = true, value_name = "FORMAT", hide_short_help = true)]
+    log_format: Option<String>,
 }
 
 /// Why somebody asks for something: it stands in the history.
@@ -87,6 +90,7 @@ impl Settings {
             ("stale_after", &self.stale_after),
             ("freeze_max", &self.freeze_max),
             ("stop_grace", &self.stop_grace),
+            ("log_format", &self.log_format),
         ]
         .into_iter()
         .filter_map(|(key, value)| Some((key, value.clone()?)))

@@ -138,7 +138,7 @@ fn described(arguments: &Arguments) -> Result<Submission, Failure> {
         priority: arguments.priority,
         after: optional("--after", &arguments.after)?,
         labels: pairs("--label", &arguments.label)?,
-        env: pairs("--env", &arguments.env)?,
+        env: trace().chain(pairs("--env", &arguments.env)?).collect(),
         timeout: optional("--timeout", &arguments.timeout)?,
         stall_timeout: optional("--stall-timeout", &arguments.stall_timeout)?,
         max_attempts: arguments.max_attempts,
@@ -149,6 +149,17 @@ fn described(arguments: &Arguments) -> Result<Submission, Failure> {
         meta,
         line: None,
     })
+}
+
+/// The trace that this is a part of (W3C Trace Context), if it is one: the run goes on with it.
+fn trace() -> impl Iterator<Item = (String, String)> {
+    let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_parent = |value: &String| value.split('-').map(str::len).eq([2, 32, 16, 2]) && value.split('-').all(is_hex);
+    let parent = std::env::var("TRACEPARENT").ok().filter(is_parent);
+    // Which means nothing without the other.
+    let state = parent.as_ref().and_then(|_| std::env::var("TRACESTATE").ok());
+    let named = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
+    named("TRACEPARENT", parent).into_iter().chain(named("TRACESTATE", state))
 }
 
 fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {

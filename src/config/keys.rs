@@ -45,6 +45,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("drain_timeout", "drain-timeout", &["SYSTOLE_DRAIN_TIMEOUT"], Some("10m")),
     key("allow_submitted_commands", "allow-submitted-commands", &["SYSTOLE_ALLOW_SUBMITTED_COMMANDS"], None),
     key("log_bytes_max", "log-bytes-max", &["SYSTOLE_LOG_BYTES_MAX"], Some("64MiB")),
+    key("log_format", "log-format", &["SYSTOLE_LOG_FORMAT"], Some("auto")),
     key("http.listen", "http", &["SYSTOLE_HTTP"], Some("127.0.0.1:7070")),
     key("http.advertise", "http-advertise", &["SYSTOLE_HTTP_ADVERTISE"], None),
     key("http.fleet", "http-fleet", &["SYSTOLE_HTTP_FLEET"], None),

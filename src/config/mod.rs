@@ -15,6 +15,7 @@ use crate::elapsed::parse_duration;
 use crate::identity::Identity;
 use crate::ids::NodeName;
 use crate::instance::{Timing, UnsafeTiming};
+use crate::log::Format;
 use crate::node::Catalogue;
 use crate::state_dir::StateDir;
 pub(crate) use file::FileError;
@@ -211,6 +212,16 @@ impl Config {
                 Some(level) => Ok(Some(level)),
                 None => Err(self.refuse("containment", "auto, pid_namespace, cgroup or subreaper")),
             },
+        }
+    }
+
+    /// How lines of a process look that writes `auto` for itself.
+    pub(crate) fn log_format(&self, auto: Format) -> Result<Format, ConfigError> {
+        match self.text("log_format") {
+            None | Some("auto") => Ok(auto),
+            Some("text") => Ok(Format::Text),
+            Some("json") => Ok(Format::Json),
+            Some(_) => Err(self.refuse("log_format", "auto, text or json")),
         }
     }
 

@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,6 +16,7 @@ use crate::attempt::{self, AttemptError, Conclusion, Granted, Job};
 use crate::guard::certificate::DeathSecret;
 use crate::guard::{Guard, Outlet, Preparation};
 use crate::ids::RunId;
+use crate::log::{self, About, What};
 use crate::node::store::Assignment;
 use crate::outcome::{End, InstanceStatus};
 use crate::output::{self, Recorder};
@@ -27,9 +28,8 @@ const HANDED_DOWN: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG
 /// How long the end of an attempt waits for its output to be on the disk. Its tree is dead by then: usually there is nothing left.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What became of it, for the node's log.
+/// What became of it, for the node.
 pub(crate) struct Report {
-    pub(crate) text: String,
     /// This host could not even begin.
     pub(crate) is_trouble: bool,
     /// The run is, or may be, in its queue again, and due.
@@ -46,7 +46,9 @@ pub(super) async fn carry_out(
     turn: Turn,
     signals: Signals,
 ) -> Report {
-    let name = format!("run \"{}\" attempt {}", assignment.tenure.run_id, assignment.tenure.attempt);
+    let tenure = assignment.tenure.clone();
+    let about = About { run: Some(tenure.run_id.as_str()), attempt: Some(tenure.attempt), fence: Some(tenure.fence) };
+    let name = format!("run \"{}\" attempt {}", tenure.run_id, tenure.attempt);
     let counted = Attempt::begin(shared.setup.target.metrics(), &assignment);
     let concluded = attempt_at(&shared, assignment, secret, turn, signals).await;
     counted.ended(&concluded);
@@ -56,20 +58,18 @@ pub(super) async fn carry_out(
                 Conclusion::Ended(certificate) => Some(certificate.end.status),
                 Conclusion::Lost { .. } | Conclusion::Crashed { .. } | Conclusion::Unrecorded { .. } => None,
             };
+            log::say_of(What::AttemptEnded, about, format_args!("{name}: {}", told(&conclusion)));
             Report {
-                text: format!("{name}: {}", told(&conclusion)),
                 is_trouble: false,
                 // A failed one waits for its backoff first.
                 goes_back: status == Some(InstanceStatus::Released),
                 is_unrecorded: matches!(conclusion, Conclusion::Unrecorded { .. }),
             }
         }
-        Err(error) => Report {
-            text: format!("{name} could not begin: {error}"),
-            is_trouble: true,
-            goes_back: true,
-            is_unrecorded: false,
-        },
+        Err(error) => {
+            log::say_of(What::AttemptNotBegun, about, format_args!("{name} could not begin: {error}"));
+            Report { is_trouble: true, goes_back: true, is_unrecorded: false }
+        }
     }
 }
 
@@ -123,6 +123,7 @@ async fn attempt_at(
         is_alone: false,
         log: Some(recorder.recording().path().to_owned()),
         metrics: setup.target.metrics().clone(),
+        tenure: OnceLock::new(),
     };
     let granted = Granted { tenure, predecessor, secured, fleet_id: shared.fleet_id, secret };
     drop(turn);
@@ -139,10 +140,13 @@ async fn record(shared: &Shared, run_id: &RunId, attempt: i32) -> io::Result<(Re
     let path = output::log_of(&shared.setup.runs_dir, run_id, attempt);
     let is_disk_full = shared.is_disk_full.clone();
     let trouble = move |path: &Path, error: Option<&io::Error>| match error {
-        Some(error) if !is_disk_full.swap(true, Ordering::Relaxed) => eprintln!(
-            "systole: {} cannot be written: {error}. Output is dropped until it can be; the runs go on, and their newest 64 kB \
-             still go into the database",
-            path.display()
+        Some(error) if !is_disk_full.swap(true, Ordering::Relaxed) => log::say(
+            What::DiskFull,
+            format_args!(
+                "{} cannot be written: {error}. Output is dropped until it can be; the runs go on, and their newest 64 kB \
+                 still go into the database",
+                path.display()
+            ),
         ),
         Some(_) => {}
         None => is_disk_full.store(false, Ordering::Relaxed),

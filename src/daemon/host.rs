@@ -6,6 +6,7 @@ use super::{Node, Setup};
 use crate::attempt::AttemptError;
 use crate::guard::{Guard, Outlet, Preparation};
 use crate::ids::InstanceId;
+use crate::log::{self, What};
 
 /// What a run takes of our file descriptors: to its guard, for its progress, its output and the file of that.
 const DESCRIPTORS_EACH: u64 = 8;
@@ -26,10 +27,13 @@ pub(super) async fn containment(setup: &Setup) -> Result<String, AttemptError> {
 pub(super) fn say_what_is_scarce(setup: &Setup) {
     let wanted = setup.slots.unsigned_abs() as u64 * DESCRIPTORS_EACH + DESCRIPTORS_BESIDE;
     if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < wanted) {
-        eprintln!(
-            "systole: {} slots may take {wanted} file descriptors, and this process may have {limit}: raise it (ulimit -n, \
-             LimitNOFILE=), or have fewer slots",
-            setup.slots
+        log::say(
+            What::Scarce,
+            format_args!(
+                "{} slots may take {wanted} file descriptors, and this process may have {limit}: raise it (ulimit -n, \
+                 LimitNOFILE=), or have fewer slots",
+                setup.slots
+            ),
         );
     }
 }

@@ -5,6 +5,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::Node;
 use crate::attempt::AttemptError;
 use crate::elapsed::Instant;
+use crate::log::{self, What};
 use crate::node::store::{self, NodeState};
 use crate::supervise::Origin;
 
@@ -35,13 +36,16 @@ impl Node {
         self.signals += 1;
         match (self.signals, self.phase) {
             (1, Phase::Starting | Phase::Working) => self.drain("a signal"),
-            (1, _) => self.say("a signal: it is on its way out already; again to stop what runs"),
+            (1, _) => log::say(What::Draining, "a signal: it is on its way out already; again to stop what runs"),
             (2, _) => {
-                self.say("a second signal: stopping what runs, and giving it back");
+                log::say(What::Halting, "a second signal: stopping what runs, and giving it back");
                 self.halt();
             }
             _ => {
-                self.say("a third signal: killing what runs, and leaving what cannot be recorded to its certificates");
+                log::say(
+                    What::Halting,
+                    "a third signal: killing what runs, and leaving what cannot be recorded to its certificates",
+                );
                 self.halt();
             }
         }
@@ -49,10 +53,13 @@ impl Node {
 
     pub(super) fn drain(&mut self, why: &str) {
         let (running, patience) = (self.running.len(), self.shared.setup.drain_timeout);
-        self.say(format_args!(
-            "draining ({why}): nothing more is started, {running} still running, for up to {}; again to stop them",
-            humantime::format_duration(patience)
-        ));
+        log::say(
+            What::Draining,
+            format_args!(
+                "draining ({why}): nothing more is started, {running} still running, for up to {}; again to stop them",
+                humantime::format_duration(patience)
+            ),
+        );
         self.phase = Phase::Draining { until: Instant::now() + patience };
         self.beat_due = Instant::now();
     }
@@ -73,7 +80,7 @@ impl Node {
         if self.left_behind > 0 {
             return Err(AttemptError::LeftBehind { runs: self.left_behind });
         }
-        self.say("drained");
+        log::say(What::Drained, "drained");
         Ok(())
     }
 }

@@ -34,6 +34,7 @@ use crate::guard::containment::Containment;
 use crate::http::{Door, Readiness};
 use crate::ids::{NodeName, RunId};
 use crate::instance::{Coordinator, Timing};
+use crate::log::{self, What};
 use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
 use crate::node::{Catalogue, Claimer};
 use crate::state_dir::StateDir;
@@ -184,7 +185,8 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
     node.sweep().await;
     node.phase = Phase::Working.max(node.phase);
     node.beat().await;
-    eprintln!("ready: {}", node.describe());
+    log::identify(&node.claimer.registration().identity.executor_id);
+    log::say(What::Ready, format_args!("ready: {}", node.describe()));
     let shared = node.shared.clone();
     while !node.is_done() {
         let due = node.next_due();
@@ -205,10 +207,6 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
 }
 
 impl Node {
-    fn say(&self, text: impl std::fmt::Display) {
-        eprintln!("systole: {text}");
-    }
-
     fn free(&self) -> usize {
         usize::try_from(self.shared.setup.slots).unwrap_or(0).saturating_sub(self.running.len())
     }
@@ -244,7 +242,7 @@ impl Node {
         if let Phase::Draining { until } = self.phase
             && until <= now
         {
-            self.say("drain_timeout is over: giving back what still runs");
+            log::say(What::Halting, "drain_timeout is over: giving back what still runs");
             self.halt();
         }
         if self.beat_due <= now && !self.beat().await {
@@ -325,7 +323,7 @@ impl Node {
         let asked = wanted + self.claimer.in_doubt();
         let fresh = match (0..wanted).map(|_| turns::fresh_slot()).collect() {
             Ok(fresh) => fresh,
-            Err(error) => return self.say(format_args!("no randomness could be had: {error}")),
+            Err(error) => return log::say(What::Scarce, format_args!("no randomness could be had: {error}")),
         };
         let answer = self.claimer.claim(&mut self.link, fresh, takes_more).await;
         self.tell_of_claim(&answer);
@@ -377,13 +375,15 @@ impl Node {
                     self.paused_until = Instant::now() + TROUBLE_PAUSE;
                 }
                 self.left_behind += usize::from(report.is_unrecorded);
-                self.say(report.text);
                 self.has_given_back |= report.goes_back;
             }
             Err(error) => {
                 // Its guard has killed the command when its socket was closed.
                 if let Some((run_id, _)) = self.attempts.remove(&error.id()) {
-                    self.say(format_args!("the attempt at run \"{run_id}\" ended in a bug of ours: {error}"));
+                    log::say(
+                        What::Bug,
+                        format_args!("the attempt at run \"{run_id}\" ended in a bug of ours: {error}"),
+                    );
                 }
             }
         }
@@ -392,7 +392,7 @@ impl Node {
     fn trouble(&mut self, error: &DbError) {
         // Once each time: what goes on is not news.
         if !std::mem::replace(&mut self.trouble_told, true) {
-            self.say(error);
+            log::say(What::DatabaseTrouble, error);
         }
     }
 }

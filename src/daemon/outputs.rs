@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::db::{DbError, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
 use crate::ids::{Fence, InstanceId};
+use crate::log::{self, What};
 use crate::output::Recording;
 use crate::output::store::{self, Output};
 
@@ -156,7 +157,10 @@ impl Putter {
                     self.found.clear();
                 }
                 if !std::mem::replace(&mut self.trouble_told, true) {
-                    eprintln!("systole: what runs write does not get into the database: {error}");
+                    log::say(
+                        What::OutputNotShown,
+                        format_args!("what runs write does not get into the database: {error}"),
+                    );
                 }
             }
         }

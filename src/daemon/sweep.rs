@@ -6,6 +6,7 @@ use super::Node;
 use crate::attempt::{Outbox, file_deaths, quarantine_line};
 use crate::db::{DbError, Hint, HintKind};
 use crate::elapsed::Instant;
+use crate::log::{self, About, What};
 use crate::metrics::Family;
 use crate::node::store::{self, Heard};
 use crate::outcome::Cause;
@@ -65,10 +66,15 @@ impl Node {
             Ok(silent) => {
                 let dead: Vec<_> = silent.iter().filter(|holder| holder.reason.is_empty()).collect();
                 for holder in &dead {
-                    self.say(format_args!(
-                        "executor {} of run \"{}\" is dead: it has been silent for too long",
-                        holder.executor_id, holder.run_id
-                    ));
+                    let about = About { run: Some(&holder.run_id), ..About::default() };
+                    let (executor_id, run_id) = (&holder.executor_id, &holder.run_id);
+                    log::say_of(
+                        What::ExecutorDead,
+                        about,
+                        format_args!(
+                            "executor {executor_id} of run \"{run_id}\" is dead: it has been silent for too long"
+                        ),
+                    );
                 }
                 if !dead.is_empty() {
                     self.tell_of_crashes(Cause::Stale, dead.len());
@@ -90,10 +96,10 @@ impl Node {
         Outbox::of(&self.shared.setup.state).saw(history);
         if let Some(before) = self.history.replace(history) {
             self.sweep_due = Instant::now();
-            self.say(format_args!("PostgreSQL continues {history} now, and not {before} any more"));
+            log::say(What::FailedOver, format_args!("PostgreSQL continues {history} now, and not {before} any more"));
         }
         if self.is_quarantined {
-            self.say(quarantine_line(heard.quarantined_until));
+            log::say(What::Quarantine, quarantine_line(heard.quarantined_until));
         }
     }
 

@@ -10,6 +10,7 @@ use crate::db::DbError;
 use crate::elapsed::Instant;
 use crate::fleet::{self, View};
 use crate::http::{self, Readiness};
+use crate::log::{self, What};
 use crate::metrics::{Family, Metrics};
 use crate::node::store::{Assignment, Heard, NodeState, Slot};
 use crate::outcome::{Cause, InstanceStatus};
@@ -39,7 +40,7 @@ pub(super) fn begin(setup: &mut Setup) -> Result<(watch::Sender<Readiness>, Opti
     let mut address = None;
     if let Some(door) = setup.http.take() {
         address = door.advertised().map(str::to_owned);
-        eprintln!("systole: metrics at http://{}/metrics", door.address());
+        log::say(What::Serving, format_args!("metrics at http://{}/metrics", door.address()));
         // What it asks is not this node's work, nor its failure.
         let view = Arc::new(View::new(setup.target.clone().counted_by(Metrics::default()), timing.attempt_timeout));
         let node = http::routes::of_node(metrics.clone(), readiness).merge(fleet::routes::discovery(view.clone()));

@@ -87,6 +87,7 @@ impl Fleet {
             .env("SYSTOLE_RUNS_DIR", place.folder.join("runs"))
             .env("SYSTOLE_ALLOW_SUBMITTED_COMMANDS", "true")
             .env("SYSTOLE_HTTP", "off")
+            .env("SYSTOLE_LOG_FORMAT", "text")
             .env("SYSTOLE_SLOTS", SLOTS.to_string())
             .env("SYSTOLE_POLL_INTERVAL", "1s")
             .env("SYSTOLE_HEARTBEAT_INTERVAL", ms(TIMING.heartbeat_interval))

@@ -8,6 +8,7 @@ mod support;
 mod chaos;
 mod crashing;
 mod giving_way;
+mod logging;
 mod logs;
 mod observed;
 mod queueing;

@@ -115,7 +115,7 @@ fn who_is_killed_is_named_to_the_receiver_until_he_is_forgotten() {
     let first = node(&host, "first", ports[1]);
     assert!(host.output(&["submit", "r", "--", "sh", "-c", "[ $SYSTOLE_ATTEMPT = 2 ] || sleep 600"]).status.success());
     let status = |wanted: &str| {
-        eventually(&format!("r is {wanted}"), crate::SOON, || {
+        eventually(format!("r is {wanted}"), crate::SOON, || {
             (database.value("SELECT status FROM systole.runs WHERE run_id = 'r'") == wanted).then_some(())
         });
     };

@@ -61,7 +61,7 @@ impl Server {
         let file = std::fs::File::create(&log).unwrap();
         let command = command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let mut server = Server { child: command.spawn().unwrap(), port, log };
-        eventually(&format!("{command:?}"), SOON, || {
+        eventually(format!("{command:?}"), SOON, || {
             if let Some(status) = server.child.try_wait().unwrap() {
                 panic!("{command:?}: {status}: {}", std::fs::read_to_string(&server.log).unwrap());
             }

@@ -105,6 +105,8 @@ impl Systole {
                 command.env_remove(name);
             }
         }
+        // For those who read it: us.
+        command.env("SYSTOLE_LOG_FORMAT", "text");
         command.args(arguments).envs(self.environment.clone()).stdin(Stdio::null());
         command.current_dir(self.state.path());
         let Some((outer, before)) = self.launcher.split_first() else { return command };

@@ -60,7 +60,7 @@ impl Exporter {
             last = Some(self.page());
             (last.as_ref().unwrap().value(sample) == Some(value)).then_some(())
         };
-        eventually(&format!("{sample} is {value}"), SOON, met);
+        eventually(format!("{sample} is {value}"), SOON, met);
     }
 }
 
