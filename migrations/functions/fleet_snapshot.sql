@@ -9,11 +9,12 @@
 -- stale from half of that on, crashed when it is over, and for an hour at most; one that was started anew under its name
 -- takes its place.
 --
--- Violations: one_running_per_run and fence_monotonic are asked of all that runs, running_has_instance both ways: of all
+-- Violations: one_running_per_run (of two attempts of a run one is not its newest) and fence_monotonic are asked of all that runs, running_has_instance both ways: of all
 -- instances that run, and of the runs of the newest 500 events. They ring when something is wrong now; the proof of the whole history is `systole audit`.
 CREATE OR REPLACE FUNCTION fleet_snapshot() RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
-SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off AS $$
+SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_sort = off AS $$
 DECLARE
     v_now        timestamptz := clock_timestamp();
     v_is_standby boolean := pg_is_in_recovery();
@@ -37,11 +38,10 @@ BEGIN
                          WHEN s.state = 'draining' THEN 'draining' ELSE 'live' END AS shown
           FROM silent s WHERE s.newest_started_at <= greatest(s.last_heartbeat, s.started_at) OR s.silence <= s.stale_after / 2
     ), working AS MATERIALIZED (
-        SELECT r.lane_id, i.host, count(*) AS instances, count(*) FILTER (WHERE i.is_stale) AS stale,
-               count(*) FILTER (WHERE r.status IS DISTINCT FROM 'RUNNING') AS without_run, count(*) FILTER (WHERE r.fence <> i.fence) AS superseded
-          FROM (SELECT run_id, host, fence, v_now - greatest(last_heartbeat, v_heard_from) > stale_after AS is_stale
-                  FROM executor_instances WHERE status = 'RUNNING' OFFSET 0) i
-          LEFT JOIN LATERAL (SELECT lane_id, fence, status FROM runs WHERE run_id = i.run_id OFFSET 0) r ON true
+        SELECT r.lane_id, i.host, count(*) AS instances, count(*) FILTER (WHERE greatest(i.last_heartbeat, v_heard_from) + i.stale_after < v_now) AS stale,
+               count(*) FILTER (WHERE r.status IS DISTINCT FROM 'RUNNING') AS without_run, count(*) FILTER (WHERE r.fence <> i.fence) AS superseded,
+               count(*) FILTER (WHERE r.attempt <> i.attempt) AS second
+          FROM executor_instances i LEFT JOIN runs r ON r.run_id = i.run_id WHERE i.status = 'RUNNING'
          GROUP BY r.lane_id, i.host
     ), per_lane AS MATERIALIZED (
         SELECT lane_id, sum(instances - stale) AS running, sum(stale) AS stale FROM working GROUP BY lane_id
@@ -84,7 +84,8 @@ BEGIN
     ), worst AS (
         SELECT i.run_id AS run, l.queue, i.host, extract(epoch FROM v_now - i.last_heartbeat) AS seconds
           FROM (SELECT run_id, host, last_heartbeat FROM executor_instances
-                 WHERE status = 'RUNNING' AND v_now - greatest(last_heartbeat, v_heard_from) > stale_after
+                 WHERE status = 'RUNNING' AND greatest(last_heartbeat, v_heard_from) + stale_after < v_now
+                   AND (SELECT sum(stale) FROM per_lane) > 0
                  ORDER BY last_heartbeat LIMIT 20) i
           LEFT JOIN LATERAL (SELECT lane_id FROM runs WHERE run_id = i.run_id OFFSET 0) r ON true
           LEFT JOIN lanes l USING (lane_id)
@@ -121,7 +122,7 @@ BEGIN
     SELECT json_build_object(
         'fleet_id', (SELECT fleet_id FROM settings),
         'nodes', (SELECT coalesce(json_agg(json_build_object('name', name, 'host', host, 'version', version, 'state', shown,
-                      'heartbeat_age_seconds', greatest(extract(epoch FROM v_now - last_heartbeat), 0), 'slots', slots, 'running', running,
+                      'heartbeat_age_seconds', greatest(extract(epoch FROM v_now - last_heartbeat)::float8, 0), 'slots', slots, 'running', running,
                       'http_address', http_address, 'zone', zone) ORDER BY name), '[]') FROM present),
         'instances_live', (SELECT coalesce(sum(running), 0) FROM per_lane),
         'instances_stale', (SELECT coalesce(sum(stale), 0) FROM per_lane),
@@ -138,7 +139,7 @@ BEGIN
         'stale_runs', (SELECT coalesce(json_agg(w ORDER BY seconds DESC), '[]') FROM worst w),
         'ends', (SELECT coalesce(json_object_agg(status, count), '{}') FROM (SELECT status, count(*) AS count FROM ended GROUP BY status) s),
         'run_seconds', (SELECT percentile_disc(ARRAY[0.5, 0.95, 1]) WITHIN GROUP (ORDER BY seconds) FROM ended),
-        'one_running_per_run', (SELECT count(*) FROM (SELECT FROM executor_instances WHERE status = 'RUNNING' GROUP BY run_id HAVING count(*) > 1) twice),
+        'one_running_per_run', (SELECT coalesce(sum(second), 0) FROM working),
         'running_has_instance', (SELECT count(*) FROM touched) + (SELECT coalesce(sum(without_run), 0) FROM working),
         'fence_monotonic', (SELECT count(*) FROM granted WHERE went_back) + (SELECT coalesce(sum(superseded), 0) FROM working),
         -- As brake_engaged() reckons it, which writes down only what a taker has asked.

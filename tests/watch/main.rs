@@ -60,7 +60,8 @@ impl Exporter {
             last = Some(self.page());
             (last.as_ref().unwrap().value(sample) == Some(value)).then_some(())
         };
-        eventually(format!("{sample} is {value}"), SOON, met);
+        let what = format!("{sample} is {value}");
+        eventually(&what, SOON, met);
     }
 }
 
