@@ -5,6 +5,7 @@ systole=$PWD/target/release/systole
 dir=$(mktemp -d /var/tmp/systole-bench.XXXXXX)
 chmod 755 "$dir"
 export SYSTOLE_EMBEDDED_DIR=$dir/postgres SYSTOLE_STATE_DIR=$dir/state SYSTOLE_EMBEDDED=1 SYSTOLE_LOG_FORMAT=text
+export SYSTOLE_HTTP=off # several nodes on one host
 nodes=()
 cleanup() {
     [ ${#nodes[@]} = 0 ] || kill -9 "${nodes[@]}" 2>/dev/null || true

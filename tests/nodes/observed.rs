@@ -81,7 +81,7 @@ fn what_a_node_does_is_counted() {
         "systole_run_attempts_bucket{queue=\"q\",le=\"1\"}",
         "systole_node_state{state=\"ready\"}",
         "systole_db_up",
-        "systole_build_info{version=\"0.1.0\"}",
+        concat!("systole_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"),
     ] {
         seen.becomes(series, 1.0);
     }
