@@ -35,7 +35,7 @@ fn heartbeats(board: Board) -> Board {
                 "Since the last good heartbeat",
                 "By the node's clock, cut off at four times fence_after, where the node freezes its commands.",
             )
-            .ask("clamp_max(time() - max by (instance) (systole_heartbeat_last_success_timestamp_seconds{<N>} > 0), 4 * scalar(max(systole_fence_after_seconds{<N>})))", "{{instance}}")
+            .ask("clamp_max(max by (instance) (timestamp(systole_heartbeat_last_success_timestamp_seconds{<N>}) - (systole_heartbeat_last_success_timestamp_seconds{<N>} > 0)), 4 * scalar(max(systole_fence_after_seconds{<N>})))", "{{instance}}")
             .ask("min(systole_fence_after_seconds{<N>})", "fence_after")
             .unit("s")
             .dashed("fence_after"),
@@ -137,27 +137,35 @@ fn work(board: Board) -> Board {
                 "Per second. oom and signal are somebody else's doing; fence_kill and stop_timeout are ours.",
             )
             .ask("sum by (cause) (rate(systole_child_exits_total{<N>}<R>))", "{{cause}}")
-            .unit("cps"),
+            .unit("cps")
+            .size(12, 8),
         )
         .panel(
             Panel::lines(16, "Commands started per second", "Each is one attempt of one run.")
                 .ask("sum by (instance) (rate(systole_child_starts_total{<N>}<R>))", "{{instance}}")
-                .unit("cps"),
+                .unit("cps")
+                .size(12, 8),
         )
-        .panel(Panel::heatmap(
-            17,
-            "Attempts needed",
-            "How many attempts a run had had when it ended. What moves up is on its way to being poison.",
-            "none",
-            "systole_run_attempts_bucket{<N>}",
-        ))
-        .panel(Panel::heatmap(
-            29,
-            "Stopping takes",
-            "From a command's SIGTERM until nothing was left of its tree. After stop_grace it is killed.",
-            "s",
-            "systole_child_stop_duration_seconds_bucket{<N>}",
-        ))
+        .panel(
+            Panel::heatmap(
+                17,
+                "Attempts needed",
+                "How many attempts a run had had when it ended. What moves up is on its way to being poison.",
+                "none",
+                "systole_run_attempts_bucket{<N>}",
+            )
+            .size(12, 8),
+        )
+        .panel(
+            Panel::heatmap(
+                29,
+                "Stopping takes",
+                "From a command's SIGTERM until nothing was left of its tree. After stop_grace it is killed.",
+                "s",
+                "systole_child_stop_duration_seconds_bucket{<N>}",
+            )
+            .size(12, 8),
+        )
 }
 
 fn process(board: Board) -> Board {
@@ -165,7 +173,7 @@ fn process(board: Board) -> Board {
         .row(18, "Process")
         .panel(
             Panel::lines(19, "Loops: since the last success", "Each should come round within seconds. One that grows is stuck, or the database is away.")
-                .ask("time() - max by (instance, loop) (systole_loop_last_success_timestamp_seconds{<N>} > 0)", "{{loop}} of {{instance}}")
+                .ask("max by (instance, loop) (timestamp(systole_loop_last_success_timestamp_seconds{<N>}) - (systole_loop_last_success_timestamp_seconds{<N>} > 0))", "{{loop}} of {{instance}}")
                 .unit("s"),
         )
         .panel(
