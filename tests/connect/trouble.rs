@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::server::{Server, by_tcp, terminate, worker};
 use super::support::probe::{Probe, ends};
-use super::support::{Database, Systole, boottime_ms, throughout};
+use super::support::process::lives;
+use super::support::{Database, Systole, boottime_ms, eventually, throughout};
 use super::{PASSWORD, SOON, assert_told, user};
 
 /// As whom, with timing that is a tenth of the default; but there is time to go on from where nothing can be kept frozen.
@@ -103,4 +104,23 @@ fn runs_work_under_an_old_snapshot() {
     assert_eq!(ends(&database, "s"), ["CRASHED proof 137", "COMPLETED 0"]);
     assert_eq!(ends(&database, "r"), ["COMPLETED 0", "COMPLETED 0", "FAILED 3", "COMPLETED 0"]);
     assert_eq!(seen(&old), 1);
+}
+
+/// It may wait for a lock in shared memory whose holder was killed, for ever.
+#[test]
+fn a_backend_that_outlives_its_postmaster_does_not_outlive_a_stop() {
+    let (database, mut own) = Database::on_own_server();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = runtime.block_on(database.connect());
+    let backend: i32 = runtime.block_on(client.query_one("SELECT pg_backend_pid()", &[])).unwrap().get(0);
+    let pid = |number: i32| Pid::from_raw(number).unwrap();
+    kill_process(pid(backend), Signal::STOP).unwrap();
+    let postmaster = own.pid();
+    kill_process(pid(postmaster), Signal::KILL).unwrap();
+    eventually("its end", SOON, || (!lives(postmaster)).then_some(()));
+    assert!(lives(backend), "it has heard of that");
+    own.crash();
+    eventually("the end of the backend", SOON, || (!lives(backend)).then_some(()));
+    own.start();
+    assert_eq!(database.value("SELECT 1"), "1");
 }

@@ -15,7 +15,7 @@ use super::endpoint::Endpoint;
 use super::error::EmbeddedError;
 use super::folder::{self, LOCK, Standing};
 use super::place::{self, socket_dir};
-use super::postmaster::Postmaster;
+use super::postmaster::{Postmaster, kill_the_bereaved};
 
 /// Another process may be making the cluster (a second, on a slow disk ten) and starting it (at most 30 s).
 const LOCK_BOUND: Duration = Duration::from_secs(60);
@@ -122,7 +122,10 @@ impl Cluster {
             return Ok(());
         }
         let _lock = self.lock(&account)?;
-        let Some(postmaster) = Postmaster::running(&self.data()) else { return Ok(()) };
+        let Some(postmaster) = Postmaster::running(&self.data()) else {
+            kill_the_bereaved(&self.data());
+            return Ok(());
+        };
         let signal = match mode {
             StopMode::Fast => Signal::INT,
             StopMode::Immediate => Signal::QUIT,

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::account::Account;
 use super::error::EmbeddedError;
@@ -65,6 +65,17 @@ fn works_in(pid: Pid, data: &Path) -> Option<bool> {
         (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => None,
         // A zombie has no folder any more.
         _ => cfg!(target_os = "linux").then_some(false),
+    }
+}
+
+/// Kills what has outlived its postmaster. Backends end by themselves when theirs has gone, but for one that waits for a lock in shared
+/// memory whose holder was killed: for ever, deaf to SIGTERM, and no server can be started beside it. Only when nothing is
+/// [`Postmaster::running`].
+pub(super) fn kill_the_bereaved(data: &Path) {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    for pid in pids.filter(|pid| is_named_postgres(*pid) && works_in(*pid, data) == Some(true)) {
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 
