@@ -1,6 +1,7 @@
 //! Whom Prometheus is to scrape (`http_sd_configs`): the nodes that have said where their metrics are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
@@ -12,9 +13,15 @@ struct Group<'a> {
     labels: BTreeMap<&'static str, &'a str>,
 }
 
-/// The list as JSON. A node that has died stays in it for an hour, so that its absence is seen.
-pub(super) fn targets(snapshot: &Snapshot) -> String {
-    let mut nodes: Vec<&Node> = snapshot.nodes.iter().filter(|node| node.http_address.is_some()).collect();
+/// The list as JSON, for a Prometheus on `host`. A node that has died stays in it for an hour, so that its absence is seen.
+///
+/// Left out is who answers only on another machine's 127.0.0.1: what answers there here is somebody else.
+pub(super) fn targets(snapshot: &Snapshot, host: &str) -> String {
+    let can_be_reached = |node: &&Node| {
+        let address = node.http_address.as_ref();
+        address.is_some_and(|address| node.host == host || !is_loopback(address))
+    };
+    let mut nodes: Vec<&Node> = snapshot.nodes.iter().filter(can_be_reached).collect();
     // Who has died and came back by another name has the same address.
     nodes.sort_by_key(|node| node.state);
     let mut seen = BTreeSet::new();
@@ -28,4 +35,9 @@ pub(super) fn targets(snapshot: &Snapshot) -> String {
         })
         .collect();
     serde_json::to_string(&groups).expect("texts are JSON")
+}
+
+fn is_loopback(address: &str) -> bool {
+    let is_loopback = |socket: SocketAddr| socket.ip().is_loopback();
+    address.parse().is_ok_and(is_loopback) || address.starts_with("localhost:")
 }

@@ -8,6 +8,8 @@ use super::snapshot::Snapshot;
 use super::targets::targets;
 use crate::db::{DbError, Link, Target};
 use crate::elapsed::Instant;
+use crate::identity::Identity;
+use crate::log::{self, What};
 
 /// A look is good for so long: ten who ask cost as much as one.
 const GOOD_FOR: Duration = Duration::from_secs(1);
@@ -60,7 +62,7 @@ impl View {
     pub(crate) async fn targets(self: &Arc<Self>) -> Result<String, String> {
         let seen = self.look().await;
         match seen.last {
-            Some(taken) => Ok(targets(&taken.snapshot)),
+            Some(taken) => Ok(targets(&taken.snapshot, &Identity::of_this_process().host)),
             None => Err(seen.error.map_or_else(String::new, |error| error.to_string())),
         }
     }
@@ -96,7 +98,7 @@ impl View {
                 seen.errors += 1;
                 // Once each time: what goes on is not news.
                 if seen.error.replace(error.clone()).is_none() {
-                    eprintln!("systole: the fleet cannot be seen: {error}");
+                    log::say(What::DatabaseTrouble, format_args!("the fleet cannot be seen: {error}"));
                 }
             }
         }

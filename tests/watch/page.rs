@@ -73,6 +73,8 @@ fn prometheus_is_told_of_all_that_can_be_scraped_and_of_the_dead_for_an_hour() {
     node(&database, "'a'", "a", "'a:7070'", "{}");
     node(&database, "'dead'", "dead", "'dead:7070'", "{}");
     node(&database, "'older'", "o", "NULL", "{}");
+    node(&database, "'here'", "here", "'127.0.0.1:7070'", "{}");
+    node(&database, "'elsewhere'", "elsewhere", "'127.0.0.1:7070'", "{}");
     node(&database, "'long'", "long", "'long:7070'", "{}");
     let age = |name: &str, age: &str| {
         database.sql(&format!(
@@ -81,12 +83,13 @@ fn prometheus_is_told_of_all_that_can_be_scraped_and_of_the_dead_for_an_hour() {
     };
     age("dead", "59 minutes");
     age("long", "61 minutes");
-    let (status, body) = Exporter::start(&Systole::on(&database)).get("/sd");
+    let (status, body) = Exporter::start(&Systole::on(&database).with("SYSTOLE_HOST", "here")).get("/sd");
     let groups: Value = serde_json::from_str(&body).unwrap();
     let expected = json!([
         {"targets": ["a:7070"], "labels": {"node": "a"}},
         {"targets": ["b:7070"], "labels": {"node": "b", "zone": "z\"1"}},
         {"targets": ["dead:7070"], "labels": {"node": "dead"}},
+        {"targets": ["127.0.0.1:7070"], "labels": {"node": "here"}},
     ]);
     assert_eq!((status, groups), (200, expected));
 }
