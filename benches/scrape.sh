@@ -2,6 +2,7 @@
 # What a scrape of a node costs that is at work on many runs at once: benches/scrape.sh [RUNS]. Takes a release build, curl and
 # psql, and some 5 MB of memory for each run.
 set -euo pipefail
+# shellcheck source=benches/server.bash
 . "$(dirname "$0")/server.bash"
 runs=${1:-1000}
 scrapes=100
