@@ -10,17 +10,11 @@ ulimit -n "$(ulimit -Hn)"
 SYSTOLE_HTTP=127.0.0.1:0 node one --slots "$runs" --allow-submitted-commands
 address=$(sed -n 's/.*metrics at \(http.*\)/\1/p' "$dir/node-one.txt")
 for n in $(seq "$runs"); do echo "{\"run_id\": \"r$n\", \"argv\": [\"sleep\", \"600\"]}"; done >"$dir/runs.jsonl"
-# Not all at once: a thousand guards that are started together take minutes on two cores.
-split -l 25 "$dir/runs.jsonl" "$dir/some-"
-submitted=0
-for some in "$dir"/some-*; do
-    "$systole" submit -f "$some" >/dev/null
-    submitted=$((submitted + $(wc -l <"$some")))
-    for _ in $(seq 300); do
-        started=$(curl -s "$address" | sed -n 's/^systole_child_starts_total //p')
-        if [ "$started" -ge "$submitted" ]; then break; fi
-        sleep 0.1
-    done
+"$systole" submit -f "$dir/runs.jsonl" >/dev/null
+started() { curl -s "$address" | sed -n 's/^systole_child_starts_total //p'; }
+for _ in $(seq 3000); do
+    [ "$(started)" -lt "$runs" ] || break
+    sleep 0.1
 done
 curl -s "$address" | grep -E "^systole_(runs_running|child_starts_total|freezes_total)|^process_(open_fds|resident)"
 echo "series: $(curl -s "$address" | grep -vc '^#')"
