@@ -183,7 +183,7 @@ pub(crate) async fn carry_out(
         environment: surroundings(job, &lease, executor_id, progress.as_ref()),
     };
     let conclusion = match start(&mut guard, until, order).await {
-        Ok(()) => supervision::supervise(job, lease, guard, signals).await,
+        Ok(()) => supervision::supervise(job, lease, guard, until, signals).await,
         Err(_) => ending::guard_lost(job, lease, guard, &mut signals).await,
     };
     drop(progress);

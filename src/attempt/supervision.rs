@@ -55,8 +55,15 @@ struct Supervisor<'a> {
     account: Account,
 }
 
-/// Supervises a command that has been told to go, until its tree is empty and its end is recorded.
-pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut signals: Signals) -> Conclusion {
+/// Supervises a command that has been told to go, by a guard that was told this deadline, until its tree is empty and its end is
+/// recorded.
+pub(super) async fn supervise(
+    job: &Job,
+    mut lease: Lease,
+    guard: Guard,
+    told: Instant,
+    mut signals: Signals,
+) -> Conclusion {
     if job.is_alone {
         // What the command reads and writes is its own: a pipe must not be held open by us.
         let _ = let_go_of_stdio();
@@ -65,7 +72,7 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
         job,
         guard,
         ladder: Ladder::default(),
-        renewed_until: lease.state().borrow().trusted_until,
+        renewed_until: Some(told),
         unechoed_since: None,
         progress: (0, Instant::now()),
         lost: false,
@@ -110,6 +117,7 @@ pub(super) async fn supervise(job: &Job, mut lease: Lease, guard: Guard, mut sig
                 supervisor.climb(rung).await
             }
             Event::GraceOver => {
+                supervisor.account.killed();
                 let rung = supervisor.ladder.kill();
                 job.say(What::CommandKilling, "it did not end in time: killing it");
                 supervisor.climb(rung).await
@@ -256,10 +264,7 @@ impl Supervisor<'_> {
                 // A stopped command would not hear it.
                 self.pass_on(SIGCONT, Audience::Tree, None).await
             }
-            Rung::Kill(ends_as) => {
-                self.account.killed();
-                self.guard.tell(&ToGuard::Kill { ends_as }).await
-            }
+            Rung::Kill(ends_as) => self.guard.tell(&ToGuard::Kill { ends_as }).await,
             Rung::Stay | Rung::PassOn => Ok(()),
         }
     }

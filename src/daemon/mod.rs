@@ -32,14 +32,14 @@ use crate::elapsed::{Instant, sleep_until};
 use crate::guard;
 use crate::guard::containment::Containment;
 use crate::http::{Door, Readiness};
-use crate::ids::{NodeName, RunId};
+use crate::ids::NodeName;
 use crate::instance::{Coordinator, Timing};
-use crate::log::{self, What};
+use crate::log::{self, About, What};
 use crate::node::store::{self, Assignment, NodeState, Registration, Slot};
 use crate::node::{Catalogue, Claimer};
 use crate::state_dir::StateDir;
 use crate::supervise::{Origin, Signals};
-use crate::tenure::History;
+use crate::tenure::{History, Tenure};
 
 pub(crate) use assignment::Report;
 use leaving::Phase;
@@ -91,6 +91,8 @@ struct Shared {
     turns: Turns,
 }
 
+type Orders = mpsc::Sender<(i32, Origin)>;
+
 struct Node {
     shared: Arc<Shared>,
     link: Link,
@@ -101,7 +103,7 @@ struct Node {
     claimer: Claimer,
     running: JoinSet<Report>,
     /// How to speak to each attempt, by its task.
-    attempts: HashMap<Id, (RunId, mpsc::Sender<(i32, Origin)>)>,
+    attempts: HashMap<Id, (Arc<Tenure>, Orders)>,
     phase: Phase,
     /// How many signals have asked it to go.
     signals: u32,
@@ -131,6 +133,7 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
     let containment = host::containment(&setup).await?;
     host::say_what_is_scarce(&setup);
     let coordinator = Coordinator::start(setup.target.clone(), setup.timing)?;
+    log::identify(&coordinator.identity().executor_id);
     let fleet_id = coordinator.hello().await?.fleet_id;
     // By the time a holder looks silent, our own heartbeats have long vouched for the clock.
     coordinator.keep_warm().await;
@@ -185,7 +188,6 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
     node.sweep().await;
     node.phase = Phase::Working.max(node.phase);
     node.beat().await;
-    log::identify(&node.claimer.registration().identity.executor_id);
     log::say(What::Ready, format_args!("ready: {}", node.describe()));
     let shared = node.shared.clone();
     while !node.is_done() {
@@ -359,11 +361,11 @@ impl Node {
     fn start(&mut self, assignment: Assignment, slot: Slot) {
         let secret = slot.secret.expect("a slot of a node has one");
         let (orders, heard) = mpsc::channel(8);
-        let run_id = assignment.tenure.run_id.clone();
+        let tenure = Arc::new(assignment.tenure.clone());
         let turn = self.shared.turns.take();
         let attempt = assignment::carry_out(self.shared.clone(), assignment, secret, turn, Signals::from(heard));
         let task = self.running.spawn(attempt);
-        self.attempts.insert(task.id(), (run_id, orders));
+        self.attempts.insert(task.id(), (tenure, orders));
     }
 
     fn ended(&mut self, ended: Result<(Id, Report), tokio::task::JoinError>) {
@@ -379,11 +381,10 @@ impl Node {
             }
             Err(error) => {
                 // Its guard has killed the command when its socket was closed.
-                if let Some((run_id, _)) = self.attempts.remove(&error.id()) {
-                    log::say(
-                        What::Bug,
-                        format_args!("the attempt at run \"{run_id}\" ended in a bug of ours: {error}"),
-                    );
+                if let Some((tenure, _)) = self.attempts.remove(&error.id()) {
+                    let Tenure { run_id, attempt, fence, .. } = &*tenure;
+                    let about = About { run: Some(run_id.as_str()), attempt: Some(*attempt), fence: Some(*fence) };
+                    log::say_of(What::Bug, about, format_args!("it ended in a bug of ours: {error}"));
                 }
             }
         }
