@@ -14,6 +14,10 @@ const OTHER_QUEUES: &str = "_other";
 /// No queue can be called so.
 const BY_HAND: &str = "_by_hand";
 
+/// An exporter that is cut off from the database goes on with what it saw last, but not for ever: all rules take the greatest of what
+/// several exporters say, and it would outshout one that sees.
+const WORTH_SHOWING: Duration = Duration::from_secs(5 * 60);
+
 /// How many hosts have counts.
 const HOSTS_MAX: usize = 1000;
 
@@ -67,7 +71,7 @@ impl std::fmt::Display for Escaped<'_> {
 pub(super) fn page(seen: &Seen) -> String {
     let mut page = Page::default();
     if let Some(error) = seen.error() {
-        let age = seen.last.as_ref().map(|taken| taken.at.elapsed().unwrap_or_default().as_secs());
+        let age = seen.last.as_ref().map(|taken| taken.age().as_secs());
         let age = age.map_or("nothing was seen yet".to_owned(), |age| format!("what follows is {age} s old"));
         let _ = writeln!(page.text, "# {age}: {}", error.to_string().replace('\n', " "));
     }
@@ -75,6 +79,8 @@ pub(super) fn page(seen: &Seen) -> String {
     if let Some(taken) = &seen.last {
         page.one(Family::FleetSnapshotTimestamp, since_1970(taken.at).as_secs_f64());
         page.one(Family::FleetSnapshotDuration, taken.took.as_secs_f64());
+    }
+    if let Some(taken) = seen.last.as_ref().filter(|taken| taken.age() < WORTH_SHOWING) {
         nodes(&mut page, &taken.snapshot);
         crashes(&mut page, &taken.snapshot);
         queues(&mut page, &taken.snapshot);
@@ -248,7 +254,11 @@ mod tests {
     }
 
     fn shown(snapshot: Snapshot) -> String {
-        let taken = Taken { snapshot, at: SystemTime::now(), took: Duration::from_millis(5) };
+        shown_after(snapshot, Duration::ZERO)
+    }
+
+    fn shown_after(snapshot: Snapshot, age: Duration) -> String {
+        let taken = Taken { snapshot, at: SystemTime::now() - age, took: Duration::from_millis(5) };
         page(&Seen { last: Some(Arc::new(taken)), ..Seen::default() })
     }
 
@@ -273,6 +283,17 @@ mod tests {
             page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         assert_eq!(described.len(), fleet().count(), "{described:?}");
         assert!(page.contains("\nsystole_fleet_table_updates_total{table=\"runs\",hot=\"false\"} 1\n"), "{page}");
+    }
+
+    #[test]
+    fn what_is_too_old_says_no_more_than_how_old_it_is() {
+        let page = |age: u64| shown_after(snapshot(1, FLEET), Duration::from_secs(age));
+        assert!(page(290).contains("\nsystole_fleet_crashes_ringing{host=\"h\"} 1\n"));
+        let page = page(310);
+        assert!(
+            page.contains("\nsystole_fleet_snapshot_timestamp_seconds ") && !page.contains("systole_fleet_nodes"),
+            "{page}"
+        );
     }
 
     #[test]

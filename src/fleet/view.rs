@@ -45,6 +45,12 @@ pub(super) struct Taken {
     pub(super) took: Duration,
 }
 
+impl Taken {
+    pub(super) fn age(&self) -> Duration {
+        self.at.elapsed().unwrap_or_default()
+    }
+}
+
 impl View {
     /// A view that dials when it is first asked.
     pub(crate) fn new(target: Target, attempt_timeout: Duration) -> View {
