@@ -12,6 +12,9 @@ const TOKEN_VARIABLE: &str = "SYSTOLE_HTTP_TOKEN";
 /// A shorter token is guessed.
 const TOKEN_LENGTH_MIN: usize = 16;
 
+/// What `nodes` has room for.
+const ADVERTISED_MAX: usize = 300;
+
 /// An address, and the token that is asked for there. Its `Debug` shows no token.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Http {
@@ -46,6 +49,9 @@ impl Config {
             return Err(ConfigError::Unprotected { listen, source_name: source.to_string() });
         }
         let advertise = self.text("http.advertise").map(str::to_owned);
+        if advertise.as_deref().is_some_and(|address| !is_reachable(address)) {
+            return Err(self.refuse("http.advertise", "HOST:PORT, such as build-3.example.com:7070"));
+        }
         Ok(Some(Http { listen, token, advertise }))
     }
 
@@ -80,4 +86,15 @@ impl Config {
             false => Err(refuse(place, format!("holds no {TOKEN_LENGTH_MIN} characters without spaces"))),
         }
     }
+}
+
+/// Whether it names a host and a port, in a length that the database takes.
+fn is_reachable(address: &str) -> bool {
+    let is_name = |host: &str| {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+    };
+    let named = address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| is_name(host) && port.parse::<u16>().is_ok_and(|port| port > 0));
+    address.len() <= ADVERTISED_MAX && (named || address.parse::<SocketAddr>().is_ok())
 }

@@ -111,3 +111,17 @@ fn a_token_comes_from_a_file_and_is_not_guessed() {
     assert_eq!(http.token.as_deref(), Some("0123456789abcdef"));
     assert!(!format!("{http:?}").contains("0123456789abcdef"));
 }
+
+#[test]
+fn what_others_are_told_of_is_a_host_and_a_port() {
+    let advertise = |address: &str| collect(&[("http.advertise", address)], &[], &[]).http();
+    for address in ["build-3.example.com:7070", "192.0.2.1:80", "[2001:db8::1]:7070"] {
+        assert_eq!(advertise(address).unwrap().unwrap().advertise.as_deref(), Some(address));
+    }
+    for address in
+        ["build-3", "build-3:0", "http://build-3:7070", ":7070", "a b:1", &format!("{}:7070", "a".repeat(300))]
+    {
+        let told = advertise(address).unwrap_err().to_string();
+        assert!(told.contains(address) && told.contains("HOST:PORT"), "{told}");
+    }
+}
