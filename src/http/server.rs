@@ -1,9 +1,11 @@
 //! The port and the thread behind it.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,6 +25,9 @@ use crate::metrics::{Family, Metrics, route_label};
 
 /// How many are answered at once. More wait to be let in, outside of this process.
 const CONNECTIONS_MAX: usize = 64;
+
+/// How many of them may be another machine's: one that has shown no token must not keep everybody else out.
+const CONNECTIONS_EACH_MAX: usize = 16;
 
 /// How long somebody may take to say what he wants, and how long to hear all of the answer.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
@@ -112,12 +117,14 @@ pub(crate) fn serve(door: Door, router: Router, metrics: Metrics) -> io::Result<
 async fn answer(listener: TcpListener, router: Router) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("it does not block, and we are in a runtime");
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let peers = Peers::default();
     loop {
         let place = places.clone().acquire_owned().await.expect("it is never closed");
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, address)) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        let Some(peer) = peers.admit(address.ip()) else { continue };
         let service = TowerToHyperService::new(router.clone());
         tokio::spawn(async move {
             let connection = http1::Builder::new()
@@ -129,8 +136,46 @@ async fn answer(listener: TcpListener, router: Router) {
                 .serve_connection(TokioIo::new(stream), service);
             // Whoever does not take his answer in time goes without.
             let _ = tokio::time::timeout(CONNECTION_MAX, connection).await;
-            drop(place);
+            drop((peer, place));
         });
+    }
+}
+
+/// How many connections each machine has.
+#[derive(Debug, Clone, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// A connection of this machine.
+struct Peer {
+    peers: Peers,
+    ip: IpAddr,
+}
+
+impl Peers {
+    fn admit(&self, ip: IpAddr) -> Option<Peer> {
+        let mut counts = self.counts();
+        let count = counts.entry(ip).or_default();
+        if *count >= CONNECTIONS_EACH_MAX && !ip.is_loopback() {
+            return None;
+        }
+        *count += 1;
+        Some(Peer { peers: self.clone(), ip })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let mut counts = self.peers.counts();
+        if let Entry::Occupied(mut count) = counts.entry(self.ip) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 }
 
@@ -173,4 +218,22 @@ async fn unknown() -> Response {
         "a node has /livez, /readyz, /metrics and /sd, an exporter /livez, /metrics/fleet and /sd\n",
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_other_machine_takes_all_places() {
+        let peers = Peers::default();
+        let stranger: IpAddr = "192.0.2.1".parse().unwrap();
+        let held: Vec<_> = (0..CONNECTIONS_MAX).filter_map(|_| peers.admit(stranger)).collect();
+        assert_eq!(held.len(), CONNECTIONS_EACH_MAX);
+        assert!(peers.admit("192.0.2.2".parse().unwrap()).is_some());
+        let ours: Vec<_> = (0..CONNECTIONS_MAX).map(|_| peers.admit("::1".parse().unwrap())).collect();
+        assert!(ours.iter().all(Option::is_some));
+        drop((held, ours));
+        assert!(peers.counts().is_empty());
+    }
 }

@@ -126,15 +126,17 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&gathered).expect("text can be written into a text")
     }
 
-    fn with<const N: usize>(&self, family: Family, mut labels: [&str; N], act: impl FnOnce(&Series, &[&str])) {
+    fn with<const N: usize>(&self, family: Family, labels: [&str; N], act: impl FnOnce(&Series, &[&str])) {
         let Some(counting) = self.0.as_deref() else { return };
         let Some(series) = &counting.families[family as usize] else {
             return debug_assert!(false, "{family:?} is not a node's");
         };
+        let mut labels = labels.map(|label| label);
         for (label, value) in family.entry().labels.iter().zip(&mut labels) {
             debug_assert!(label.values.is_empty() || label.values.contains(value), "{family:?} has no {value:?}");
             if label.name == "queue" && !counting.queues.iter().any(|own| own == value) {
-                *value = OTHER_QUEUES;
+                // Who serves one queue has it from there, whatever else is not known of it.
+                *value = if let [only] = &counting.queues[..] { only } else { OTHER_QUEUES };
             }
         }
         act(series, &labels);
@@ -232,6 +234,13 @@ mod tests {
         assert_eq!(series(&text), before);
         assert!(text.contains("systole_runs_finished_total{outcome=\"completed\",queue=\"q49\"} 1\n"));
         assert!(text.contains("systole_runs_finished_total{outcome=\"completed\",queue=\"_other\"} 10\n"));
+    }
+
+    #[test]
+    fn whatever_a_node_of_one_queue_does_is_from_that_one() {
+        let metrics = Metrics::of_node(&["q".to_owned()]);
+        metrics.count(Family::RunsFinished, ["", "completed"]);
+        assert!(metrics.text().contains("systole_runs_finished_total{outcome=\"completed\",queue=\"q\"} 1\n"));
     }
 
     #[test]
