@@ -48,6 +48,11 @@ impl StateDir {
         Ok(StateDir { root: root.to_owned() })
     }
 
+    /// As it is, for those who only look: nothing is made, and nothing refused.
+    pub(crate) fn at(root: &Path) -> StateDir {
+        StateDir { root: root.to_owned() }
+    }
+
     /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root

@@ -28,11 +28,11 @@ use crate::guard::{
     Arming, FromGuard, Guard, GuardError, Order, Outlet, Preparation, Rules, ToGuard, reap_orphans, remains,
 };
 use crate::identity::boot_id;
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, RunId};
 use crate::instance::{AcquireError, ClaimRequest, ConnectError, Coordinator, Holder, Lease};
 use crate::log::{self, What};
 use crate::outcome::Cause;
-use crate::state_dir::StateDirError;
+use crate::state_dir::{StateDir, StateDirError};
 use crate::supervise::{ProgressSocket, Signals, Surroundings, environment};
 use crate::tenure::Tenure;
 use local_lock::LocalLock;
@@ -101,6 +101,11 @@ pub(crate) enum AttemptError {
     Http(std::io::Error),
     #[error("its output has no place to go: {0}")]
     Log(std::io::Error),
+}
+
+/// Who of this host holds the run, for when the database cannot answer; `None` if nobody here does who works by hand.
+pub(crate) fn holder_here(state: &StateDir, target: &Target, run_id: &RunId) -> Option<String> {
+    LocalLock::new(state, target, run_id).holder()
 }
 
 /// Claims the run, and makes the attempt.

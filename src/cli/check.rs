@@ -1,15 +1,22 @@
-//! `systole check`: look before you launch.
+//! `systole check`: look before you launch. Out of the database, and of what lives on this host.
 
-use clap::{Args, ValueEnum};
+mod decision;
+
+use clap::Args;
 use serde::Serialize;
 
 use super::context;
 use super::exit::{Failure, code};
-use super::print::{self, ago};
+use super::print;
 use super::settings::Settings;
+use crate::attempt::holder_here;
+use crate::config::Config;
+use crate::db::{Link, Target};
+use crate::guard::remains;
 use crate::ids::RunId;
-use crate::outcome::InstanceStatus;
-use crate::run::store::{self, HolderView};
+use crate::run::store;
+use crate::state_dir::StateDir;
+use decision::{Advice, Decision, Findings, Intent};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -23,92 +30,74 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Intent {
-    Launch,
-    Monitor,
-    Restart,
-    Validate,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Decision {
-    Launch,
-    Attach,
-    StopFirst,
-    TakeOver,
-}
-
 #[derive(Debug, Serialize)]
 struct Answer {
-    run_id: RunId,
-    intent: Intent,
-    decision: Decision,
-    reason: String,
-    next: String,
-    holder: Option<HolderView>,
+    #[serde(flatten)]
+    findings: Findings,
+    #[serde(flatten)]
+    advice: Advice,
 }
 
 /// Answers what to do with a run, in words and as an exit code.
 pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, Failure> {
     let run_id: RunId = arguments.run_id.parse()?;
     let config = context::config(settings)?;
-    context::block_on(async {
-        let mut link = context::link(&config).await?;
-        let found = link.call(async |session| store::find(session, &run_id).await).await?;
-        let (status, holder) = found.map_or((None, None), |run| (Some(run.status), run.holder));
-        let answer = decide(run_id, arguments.intent, status.as_deref(), holder);
-        let code = match answer.decision {
-            Decision::Launch => code::OK,
-            Decision::Attach | Decision::StopFirst => code::HELD,
-            Decision::TakeOver => code::TAKE_OVER_POSSIBLE,
-        };
-        if arguments.json {
-            print::json(&answer);
-        } else {
-            let decision = serde_json::to_value(answer.decision).expect("a word");
-            print::text(&format!("{}: {}\n  {}", decision.as_str().unwrap_or_default(), answer.reason, answer.next));
-        }
-        Ok(code)
+    let answer = context::block_on(look(&config, run_id, arguments.intent))?;
+    if arguments.json {
+        print::json(&answer);
+    } else {
+        let Advice { decision, reason, next } = &answer.advice;
+        let decision = serde_json::to_value(decision).expect("a word");
+        print::text(&format!("{}: {reason}\n  {next}", decision.as_str().unwrap_or_default()));
+    }
+    Ok(match answer.advice.decision {
+        Decision::Launch => code::OK,
+        Decision::Attach | Decision::StopFirst => code::HELD,
+        Decision::TakeOver => code::TAKE_OVER_POSSIBLE,
     })
 }
 
-fn decide(run_id: RunId, intent: Intent, status: Option<&str>, holder: Option<HolderView>) -> Answer {
-    let run = run_id.as_str();
-    let launch = format!("systole run {run} -- COMMAND");
-    let (decision, reason, next) = match &holder {
-        None => {
-            let reason = match status {
-                Some(status) => format!("nobody holds run \"{run}\"; it is {status}"),
-                None => format!("nobody holds run \"{run}\"; it is new"),
-            };
-            (Decision::Launch, reason, launch)
+async fn look(config: &Config, run_id: RunId, intent: Intent) -> Result<Answer, Failure> {
+    let target = context::target(config).await?;
+    let state = StateDir::at(&config.state_dir());
+    let mut link = Link::new(target.clone(), config.timing()?.attempt_timeout);
+    match link.hello().await {
+        Ok(_) => {}
+        Err(error) if error.is_transient() => {
+            return without_database(&state, &target, run_id, intent).ok_or_else(|| error.into());
         }
-        Some(HolderView { holder, stale }) => {
-            let was_revoked = holder.status != InstanceStatus::Running;
-            let who = format!(
-                "run \"{run}\" {} executor {}, attempt {}, last heartbeat {}",
-                if was_revoked { "was taken away by force, but may still be worked on by" } else { "is held by" },
-                holder.executor_id,
-                holder.attempt,
-                ago(holder.heartbeat_age_seconds)
-            );
-            if *stale {
-                (
-                    Decision::TakeOver,
-                    format!("{who}: it is silent (stale after {:.0} s)", holder.stale_after_seconds),
-                    launch,
-                )
-            } else if was_revoked {
-                (Decision::StopFirst, who, format!("systole run --wait {run} -- COMMAND"))
-            } else if intent == Intent::Restart {
-                (Decision::StopFirst, who, format!("systole stop {run} --wait && {launch}"))
-            } else {
-                (Decision::Attach, who, format!("systole events {run} -f"))
-            }
-        }
+        Err(error) => return Err(error.into()),
+    }
+    let surroundings = link.call(async |session| store::surroundings(session, &run_id).await).await?;
+    let found = link.call(async |session| store::find(session, &run_id).await).await?;
+    // Behind the database: whoever ends in between is gone from here, and not somebody of whom the database knows nothing.
+    let here = remains::known(&state.instances(), surroundings.fleet_id, &run_id);
+    let (status, holder) = found.map_or((None, None), |run| (Some(run.status), run.holder));
+    let findings = Findings {
+        run_id,
+        intent,
+        status,
+        queue: surroundings.queue,
+        holder,
+        quarantined_until: surroundings.quarantined_until,
+        here,
     };
-    Answer { run_id, intent, decision, reason, next, holder }
+    let advice = findings.advice();
+    Ok(Answer { findings, advice })
+}
+
+/// Whoever holds the lock of this host is at work on it, whatever the rest of the fleet does. Otherwise nothing can be said.
+fn without_database(state: &StateDir, target: &Target, run_id: RunId, intent: Intent) -> Option<Answer> {
+    let holder = holder_here(state, target, &run_id)?;
+    let advice = Advice {
+        decision: Decision::Attach,
+        reason: format!(
+            "executor {holder} is at work on run \"{run_id}\" on this host. What the rest of the fleet does cannot be told: \
+             the database cannot be reached"
+        ),
+        next: format!("systole check {run_id}"),
+    };
+    let findings =
+        Findings { run_id, intent, status: None, queue: None, holder: None, quarantined_until: None, here: Vec::new() };
+    Some(Answer { findings, advice })
 }

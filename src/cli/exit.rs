@@ -45,6 +45,7 @@ Exit codes of systole check:
    75   held: attach, or stop it first
    10   its holder is silent: a take-over is possible
 
+systole stop --wait and restart --wait exit 75 if the old attempt is not known to be over.
 systole doctor exits 1 if it has found anything, systole audit if the history is not sound,
 systole drill if a promise was broken.
 The other commands use 0, 64, 69, 75 and 78 as above.

@@ -8,6 +8,7 @@ mod doctor;
 #[cfg(target_os = "linux")]
 mod drill;
 mod embedded;
+mod ending;
 mod events;
 mod exit;
 mod exporter;
@@ -76,7 +77,7 @@ enum Command {
     /// Queue a run again that has ended
     Retry(steer::RunArguments),
     /// Have a queued run stopped, and started again
-    Restart(steer::RunArguments),
+    Restart(steer::RestartArguments),
     /// Forget runs that ended long ago (nodes do it by themselves)
     Prune(steer::PruneArguments),
     /// Start nothing more of a queue

@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use super::context;
 use super::exit::{Failure, code};
-use super::print;
 use super::settings::{Settings, Why};
+use super::{context, ending, print};
+use crate::db::Link;
 use crate::ids::RunId;
 use crate::node;
 use crate::run::queue::{self, CancelVerdict, RetryVerdict};
@@ -15,6 +15,17 @@ use crate::run::store;
 pub(super) struct RunArguments {
     /// The run
     run_id: String,
+    #[command(flatten)]
+    why: Why,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestartArguments {
+    /// The run
+    run_id: String,
+    /// Wait until the old attempt has ended, for at most DURATION if given (as in --wait=5m)
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    wait: Option<String>,
     #[command(flatten)]
     why: Why,
 }
@@ -71,19 +82,38 @@ pub(super) fn cancel(arguments: &RunArguments, settings: &Settings) -> Result<u8
 }
 
 /// Stops a run, and has it started again.
-pub(super) fn restart(arguments: &RunArguments, settings: &Settings) -> Result<u8, Failure> {
+pub(super) fn restart(arguments: &RestartArguments, settings: &Settings) -> Result<u8, Failure> {
     let run_id: RunId = arguments.run_id.parse()?;
+    let patience = ending::patience(arguments.wait.as_deref())?;
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
         let by = arguments.why.by();
+        let before = link.call(async |session| store::find(session, &run_id).await).await?.and_then(|run| run.holder);
         let verdict = link.call(async |session| queue::restart(session, &run_id, &by).await).await?;
         match verdict {
-            RetryVerdict::Queued => print::text(&format!("run \"{run_id}\" starts again as soon as it has stopped")),
+            RetryVerdict::Queued => match before {
+                None => print::text(&format!("queued run \"{run_id}\" again")),
+                Some(view) => {
+                    print::text(&format!("run \"{run_id}\" starts again as soon as it has stopped"));
+                    if arguments.wait.is_some() {
+                        let instance_id = view.holder.instance_id;
+                        let ended = ending::wait_for(&mut link, &config, &run_id, instance_id, patience).await?;
+                        print::text(&ended);
+                        return started_again(&mut link, &run_id).await;
+                    }
+                }
+            },
             RetryVerdict::Running => return unknown(&run_id, "is running"),
             RetryVerdict::AlreadyQueued => return unknown(&run_id, "is queued already"),
             RetryVerdict::ByHand => {
-                return unknown(&run_id, "was started by hand: stop it, and start it again");
+                return unknown(
+                    &run_id,
+                    &format!(
+                        "was started by hand, so nobody knows its command: \
+                         systole stop {run_id} --wait && systole run {run_id} -- COMMAND"
+                    ),
+                );
             }
             RetryVerdict::Unknown => return unknown(&run_id, "was never heard of here"),
         }
@@ -112,6 +142,23 @@ pub(super) fn retry(arguments: &RunArguments, settings: &Settings) -> Result<u8,
         }
         Ok(code::OK)
     })
+}
+
+/// Its end may have been its success: that is not done again.
+async fn started_again(link: &mut Link, run_id: &RunId) -> Result<u8, Failure> {
+    let run = link.call(async |session| store::find(session, run_id).await).await?;
+    match run.as_ref().map(|run| (run.status.as_str(), &run.holder)) {
+        Some(("QUEUED", _)) => print::text(&format!("run \"{run_id}\" is queued: the next free node starts it")),
+        Some((_, Some(view))) => print::text(&format!(
+            "run \"{run_id}\" runs again: executor {}, attempt {}",
+            view.holder.executor_id, view.holder.attempt
+        )),
+        Some((status, None)) => print::text(&format!(
+            "run \"{run_id}\" is {status}, and was not started again. If it should be: systole retry {run_id}"
+        )),
+        None => return unknown(run_id, "is not known here any more"),
+    }
+    Ok(code::OK)
 }
 
 fn unknown(run_id: &RunId, what: &str) -> Result<u8, Failure> {

@@ -18,7 +18,7 @@ use super::deadman::KillReason;
 use crate::elapsed::Instant;
 use crate::ids::{InstanceId, RunId};
 use crate::outcome::End;
-use crate::state_dir::open_private;
+use crate::state_dir::{open_private, read_private};
 use crate::tenure::Tenure;
 
 /// What the database asks of a reported death. It knows the hash; the secret itself stands in the certificate alone.
@@ -127,6 +127,19 @@ impl InstanceFile {
     /// Waits until the disk has it.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
+    }
+}
+
+/// What stands in the file of an instance, and whether its guard holds it. Touches nothing, and holds it for no longer than
+/// others of this kind would notice.
+pub(crate) fn look(path: &Path) -> io::Result<(Option<Header>, Option<Certificate>, bool)> {
+    let mut file = InstanceFile { file: read_private(path)? };
+    let (header, certificate) = file.read()?;
+    match flock(&file.file, FlockOperation::NonBlockingLockShared) {
+        // It may have been written to its end since.
+        Ok(()) => file.read().map(|(header, certificate)| (header, certificate, false)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok((header, certificate, true)),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -5,14 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::certificate::{Certificate, Header, InstanceFile};
+use super::certificate::{self, Certificate, Header, InstanceFile};
 use super::containment::sweep_cgroup;
 use crate::elapsed::Instant;
 use crate::identity::boot_id;
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, RunId};
 use crate::outcome::{Cause, End, InstanceStatus};
 
 /// A file that nobody can act upon any more is removed when it is older than any lease.
@@ -70,10 +71,52 @@ pub(crate) fn examine(path: &Path, fleet_id: Uuid) -> io::Result<Option<Death>> 
 
 /// Whether the tree of this header is now provably empty. Only its own cgroup, on this boot, can show that.
 fn emptied(header: &Header) -> bool {
-    if header.boot_id.is_none() || header.boot_id != boot_id() {
-        return false;
-    }
-    header.cgroup.as_deref().is_some_and(sweep_cgroup)
+    is_findable(header) && header.cgroup.as_deref().is_some_and(sweep_cgroup)
+}
+
+fn is_findable(header: &Header) -> bool {
+    header.boot_id.is_some() && header.boot_id == boot_id() && header.cgroup.is_some()
+}
+
+/// What the file of an instance shows to somebody who only looks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "found", content = "end")]
+pub(crate) enum Trace {
+    /// Its guard lives.
+    Guarded,
+    /// Its tree is empty, and it has ended like this. The database may not know.
+    Certified(End),
+    /// Nobody guards it any more, and what is left of it can be found and killed by whoever starts something here.
+    Sweepable,
+    /// Nobody guards it any more, and nothing proves that it is over.
+    Unproven,
+}
+
+/// A tenure that this host knows of.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Known {
+    pub(crate) instance_id: InstanceId,
+    pub(crate) executor_id: String,
+    #[serde(flatten)]
+    pub(crate) trace: Trace,
+}
+
+/// The tenures of a run in this folder, as they are: nothing is swept, and nothing filed. A folder that cannot be read knows of none.
+pub(crate) fn known(instances: &Path, fleet_id: Uuid, run_id: &RunId) -> Vec<Known> {
+    let entries = fs::read_dir(instances).into_iter().flatten().flatten();
+    let known = entries.filter_map(|entry| {
+        let (header, certificate, is_held) = certificate::look(&entry.path()).ok()?;
+        let header = header.filter(|header| header.fleet_id == fleet_id && header.run_id == *run_id)?;
+        let trace = match certificate {
+            // Also if it is held: its guard has nothing left to guard, and is about to go.
+            Some(certificate) => Trace::Certified(certificate.end),
+            None if is_held => Trace::Guarded,
+            None if is_findable(&header) => Trace::Sweepable,
+            None => Trace::Unproven,
+        };
+        Some(Known { instance_id: header.instance_id, executor_id: header.executor_id, trace })
+    });
+    known.collect()
 }
 
 fn remove_if_old(path: &Path) -> io::Result<()> {

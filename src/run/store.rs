@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::db::{Hint, HintKind, Session};
 use crate::identity::By;
-use crate::ids::RunId;
+use crate::ids::{InstanceId, RunId};
 use crate::instance::Holder;
 
 // Of each kind the newest, by its own index: the history may have ten million.
@@ -36,6 +36,13 @@ const FIND: &str = "-- run.find
       FROM systole.runs r
       LEFT JOIN systole.executor_instances i ON i.run_id = r.run_id AND (i.status = 'RUNNING' OR i.bars_successor)
      WHERE r.run_id = $1";
+const SURROUNDINGS: &str = "-- run.surroundings
+    SELECT s.fleet_id, systole.quarantined_until() AS quarantined_until,
+           (SELECT l.queue FROM systole.runs r JOIN systole.lanes l USING (lane_id) WHERE r.run_id = $1) AS queue
+      FROM systole.settings s";
+const TENURE: &str = "-- run.tenure
+    SELECT systole.holder(i, clock_timestamp()) AS holder, i.exit_code, i.bars_successor
+      FROM systole.executor_instances i WHERE i.instance_id = $1";
 const ATTEMPTS: &str = "-- run.attempts
     SELECT i.attempt, i.instance_id, i.executor_id, i.fence, i.status, i.started_at, i.ended_at, i.exit_code, i.cause,
            i.phases_executed, i.message, o.bytes_total AS output_bytes, o.bytes_lost AS output_bytes_lost
@@ -173,6 +180,46 @@ pub(crate) async fn list(session: &Session, most: i64) -> Result<Vec<Summary>, E
 pub(crate) async fn find(session: &Session, run_id: &RunId) -> Result<Option<Summary>, Error> {
     let rows = session.query(FIND, &[(&run_id.as_str(), Type::TEXT)]).await?;
     Ok(rows.first().map(summary))
+}
+
+/// What, beside its holder, decides whether a run can be claimed now.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    /// Names this database in certificates of death.
+    pub(crate) fleet_id: Uuid,
+    /// Behind a failover nothing is granted anew until then.
+    pub(crate) quarantined_until: Option<DateTime<Utc>>,
+    /// Where it was submitted to; `None` if it is run by hand.
+    pub(crate) queue: Option<String>,
+}
+
+/// What is known of one tenure, over or not.
+#[derive(Debug)]
+pub(crate) struct Tenure {
+    pub(crate) view: HolderView,
+    pub(crate) exit_code: Option<i32>,
+    /// It was taken away by force, and may still be at work.
+    pub(crate) bars_successor: bool,
+}
+
+pub(crate) async fn surroundings(session: &Session, run_id: &RunId) -> Result<Surroundings, Error> {
+    let rows = session.query(SURROUNDINGS, &[(&run_id.as_str(), Type::TEXT)]).await?;
+    let row = rows.first().expect("settings is one row");
+    Ok(Surroundings {
+        fleet_id: row.get("fleet_id"),
+        quarantined_until: row.get("quarantined_until"),
+        queue: row.get("queue"),
+    })
+}
+
+/// One tenure; `None` if it is not there (any more).
+pub(crate) async fn tenure(session: &Session, instance_id: InstanceId) -> Result<Option<Tenure>, Error> {
+    let rows = session.query(TENURE, &[(&instance_id.0, Type::UUID)]).await?;
+    let tenure = rows.first().and_then(|row| {
+        let view = holder(row.get("holder"))?;
+        Some(Tenure { view, exit_code: row.get("exit_code"), bars_successor: row.get("bars_successor") })
+    });
+    Ok(tenure)
 }
 
 /// One run with all its attempts.

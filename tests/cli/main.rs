@@ -7,6 +7,8 @@ mod support;
 
 mod doctor;
 mod paperwork;
+mod preflight;
+mod stopping;
 
 use std::process::Output;
 use std::time::Duration;

@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::support::probe::{Probe, ends};
-use super::support::process::guard_of;
+use super::support::probe::{Asleep, Probe, ends};
 use super::support::{Database, Systole, boottime_ms, eventually};
 use super::{SOON, assert_sound, expect, kinds};
 
@@ -73,29 +70,6 @@ fn a_live_holder_is_fenced_at_once_and_followed_when_its_tree_is_dead() {
     }
 }
 
-/// A host that is asleep: supervisor, guard and command. It goes on when dropped.
-struct Asleep(Vec<Pid>);
-
-impl Asleep {
-    fn now(supervisor: Pid, probe: &Probe) -> Asleep {
-        let mut pids = vec![supervisor, guard_of(supervisor)];
-        pids.extend(probe.mark.living().into_iter().filter_map(Pid::from_raw));
-        for pid in &pids {
-            // The probe's children come and go.
-            let _ = kill_process(*pid, Signal::STOP);
-        }
-        Asleep(pids)
-    }
-}
-
-impl Drop for Asleep {
-    fn drop(&mut self) {
-        for pid in &self.0 {
-            let _ = kill_process(*pid, Signal::CONT);
-        }
-    }
-}
-
 #[test]
 fn a_holder_that_says_nothing_bars_its_successor_until_it_has_been_silent_for_long_enough() {
     let database = Database::new();
@@ -106,7 +80,7 @@ fn a_holder_that_says_nothing_bars_its_successor_until_it_has_been_silent_for_lo
         let (first, second) = (Probe::new(&host, run), Probe::new(&other, run));
         let mut holder = first.start(&host, run);
         let fence = fence_of(&database, run);
-        let asleep = Asleep::now(holder.pid(), &first);
+        let asleep = Asleep::now(holder.pid(), &first.mark);
         expect(&other.output(&["takeover", run, "--force"]), 0, &["a successor starts when that is proven, or 4 s"]);
         assert_superseded(&database, run, &fence);
         assert_eq!(bars(&database), "1");
@@ -147,7 +121,7 @@ fn whoever_wants_it_unsafe_has_it_at_once_and_the_history_says_so() {
     for (run, in_two_steps) in [("at-once", false), ("thought-better-of", true)] {
         let probe = Probe::new(&host, run);
         let mut holder = probe.start(&host, run);
-        let asleep = Asleep::now(holder.pid(), &probe);
+        let asleep = Asleep::now(holder.pid(), &probe.mark);
         if in_two_steps {
             expect(&other.output(&["takeover", run, "--force"]), 0, &[]);
         }

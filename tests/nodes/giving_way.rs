@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 
+use crate::support::probe::Mark;
 use crate::support::{Database, Systole, eventually};
 use crate::{SOON, becomes, history, node, submit};
 
@@ -125,6 +126,33 @@ fn a_restart_stops_the_run_and_starts_it_again() {
         output.status.code() == Some(64) && String::from_utf8_lossy(&output.stderr).contains("by hand"),
         "{output:?}"
     );
+}
+
+#[test]
+fn a_restart_that_is_waited_for_comes_back_when_the_old_attempt_is_dead() {
+    let database = Database::new();
+    let elsewhere = Systole::on(&database);
+    let host = Systole::on(&database).with("SYSTOLE_STOP_GRACE", "500ms");
+    let _node = node(&host, &[]);
+    let mark = Mark::new();
+    let stubborn = "trap \"\" TERM; echo >started; while :; do sleep 0.05; done";
+    let started = host.state.path().join("started");
+    let script = format!(
+        "[ $SYSTOLE_ATTEMPT = 2 ] && exit; cd '{}'; exec env {} sh -c '{stubborn}'",
+        host.state.path().display(),
+        mark.variable()
+    );
+    submit(&host, "r", &[], &script);
+    eventually("the command", SOON, || started.exists().then_some(()));
+    let output = elsewhere.output(&["restart", "r", "--wait"]);
+    assert!(mark.living().is_empty(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("has ended: CANCELLED, exit code 137"), "{text}");
+    becomes(&database, "r", "COMPLETED");
+    // There is nothing to wait for, and it starts again.
+    assert!(elsewhere.output(&["restart", "r", "--wait"]).status.success());
+    let attempts = "SELECT (count(*) = 3)::text FROM systole.executor_instances";
+    eventually("a third attempt", SOON, || (database.value(attempts) == "true").then_some(()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::process::marked;
+use super::process::{guard_of, marked};
 use super::{Database, Running, Systole, boottime_ms, eventually};
 
 /// On a machine that is busy with other things.
@@ -155,4 +155,28 @@ pub fn ends(database: &Database, run_id: &str) -> Vec<String> {
           WHERE run_id = '{run_id}' ORDER BY attempt"
     ));
     rows.concat()
+}
+
+/// A host that is asleep: supervisor, guard and command. It goes on when dropped.
+#[derive(Debug)]
+pub struct Asleep(Vec<Pid>);
+
+impl Asleep {
+    pub fn now(supervisor: Pid, mark: &Mark) -> Asleep {
+        let mut pids = vec![supervisor, guard_of(supervisor)];
+        pids.extend(mark.living().into_iter().filter_map(Pid::from_raw));
+        for pid in &pids {
+            // Their children come and go.
+            let _ = kill_process(*pid, Signal::STOP);
+        }
+        Asleep(pids)
+    }
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            let _ = kill_process(*pid, Signal::CONT);
+        }
+    }
 }
