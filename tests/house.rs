@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["state_dir"],
     &["tenure"],
     &["log"],
-    &["outcome", "identity", "ids", "elapsed", "backoff", "metrics"],
+    &["outcome", "identity", "ids", "elapsed", "backoff", "metrics", "anchor"],
 ];
 
 /// Above this a file is asked whether it still is one idea.

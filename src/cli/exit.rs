@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::anchor::NotAllowed;
 use crate::attempt::AttemptError;
 use crate::config::ConfigError;
 use crate::db::embedded::EmbeddedError;
@@ -22,6 +23,7 @@ pub(crate) mod code {
     pub(crate) const BUG: u8 = 70;
     pub(crate) const HELD: u8 = 75;
     pub(crate) const LOST: u8 = 76;
+    pub(crate) const NOT_ALLOWED: u8 = 77;
     pub(crate) const CONFIG: u8 = 78;
     pub(crate) const TIMED_OUT: u8 = 124;
 }
@@ -45,6 +47,7 @@ Exit codes of systole check:
    75   held: attach, or stop it first
    10   its holder is silent: a take-over is possible
 
+systole anchor check exits 77 if the anchor does not allow it.
 systole stop --wait and restart --wait exit 75 if the old attempt is not known to be over.
 systole doctor exits 1 if it has found anything, systole audit if the history is not sound,
 systole drill if a promise was broken.
@@ -61,6 +64,12 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(code: u8, message: impl fmt::Display) -> Failure {
         Failure { code, message: message.to_string() }
+    }
+}
+
+impl From<NotAllowed> for Failure {
+    fn from(error: NotAllowed) -> Failure {
+        Failure::new(code::NOT_ALLOWED, error)
     }
 }
 

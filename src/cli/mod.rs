@@ -1,5 +1,6 @@
 //! What a person types: one file per command.
 
+mod anchor;
 mod audit;
 mod check;
 mod context;
@@ -58,6 +59,8 @@ enum Command {
     Forget(node::ForgetArguments),
     /// Print the output of a run: all of it on its host, the newest from anywhere
     Logs(logs::Arguments),
+    /// Examine an anchor, which allows parallel work on one repository
+    Anchor(anchor::Arguments),
     /// Put runs into the queue
     Submit(Box<submit::Arguments>),
     /// Ask, before launching: who runs it, and what is to be done?
@@ -155,6 +158,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Exporter(arguments) => exporter::execute(&arguments, &settings),
         Command::Forget(arguments) => node::forget(&arguments, &settings),
         Command::Logs(arguments) => logs::execute(&arguments, &settings),
+        Command::Anchor(arguments) => anchor::execute(&arguments),
         Command::Submit(arguments) => submit::execute(&arguments, &settings),
         Command::Cancel(arguments) => steer::cancel(&arguments, &settings),
         Command::Retry(arguments) => steer::retry(&arguments, &settings),

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod anchor;
 mod doctor;
 mod paperwork;
 mod preflight;
