@@ -19,8 +19,9 @@ DECLARE
     v_now        timestamptz := clock_timestamp();
     v_is_standby boolean := pg_is_in_recovery();
     v_sees_all   boolean := pg_has_role(current_user, 'pg_read_all_stats', 'USAGE');
-    -- Nobody could be heard before. From the future, after a step of the clock, it is this moment.
-    v_heard_from timestamptz := coalesce(least(rw_since(), v_now), '-infinity');
+    -- Nobody could be heard before. Where the walwriter cannot be seen, and on a standby, which has none, the server's start will do:
+    -- here nobody is declared dead. From the future, after a step of the clock, it is this moment.
+    v_heard_from timestamptz := least(coalesce(rw_since(), pg_postmaster_start_time()), v_now);
     v_quarantine timestamptz;
 BEGIN
     -- Whoever sees a new history first writes that down; here nothing is written.

@@ -9,6 +9,18 @@ use crate::{Exporter, SOON};
 
 const TIMESTAMP: &str = "systole_fleet_snapshot_timestamp_seconds";
 const ERRORS: &str = "systole_fleet_snapshot_errors_total";
+const CRASHED: &str = "systole_fleet_node_state{node=\"silent\",state=\"crashed\"}";
+
+/// A node that says once that it is here, and may be silent for a second; and a holder who may as well.
+fn say_it_once(database: &Database, schema: &str) {
+    database.sql(&format!(
+        "SELECT {schema}.node_beat(gen_random_uuid(), '1@h', 'h', '0.1.0', '{{default}}', '{{}}', '{{}}', false, 4, 1, 'ready', 1000,
+                                   'silent');
+         SELECT {schema}.submit('held', command => 'c', queue => 'holding');
+         SELECT {schema}.claim_queued('{{holding}}', '{{}}', '{{c}}', false, ARRAY[gen_random_uuid()], ARRAY[NULL]::bytea[], '1@h', 'h', 1,
+                                      NULL, NULL, NULL, 'none', 1000, '1000.0.0')"
+    ));
+}
 
 #[test]
 fn while_the_database_is_away_the_last_look_stays_and_says_how_old_it_is() {
@@ -108,6 +120,11 @@ fn a_viewer_may_and_nobody_who_has_no_rights() {
     let blind = Exporter::start(&host).page();
     assert!(blind.value(TIMESTAMP).is_some(), "{}", blind.0);
     assert_eq!(blind.family("systole_fleet_oldest_transaction_age_seconds"), Vec::<&str>::new());
+    // Nobody is taken over by age there; that they are silent is seen.
+    assert_eq!(database.value("SELECT seen.rw_since() IS NULL"), "t");
+    say_it_once(&database, "seen");
+    exporter.becomes(CRASHED, 1.0);
+    exporter.becomes("systole_fleet_instances{state=\"stale\"}", 1.0);
 }
 
 #[test]
@@ -126,14 +143,17 @@ fn an_older_schema_or_none_is_told_with_its_remedy() {
 fn a_standby_tells_what_it_has() {
     let (database, mut server) = Database::on_own_server();
     database.sql("SELECT systole.submit('r', argv => ARRAY['true'])");
+    say_it_once(&database, "systole");
     let (standby, _following) = server.standby();
     let there = "SELECT count(*) FROM systole.runs";
-    eventually("a copy", SOON, || standby.try_sql(there).ok().filter(|rows| rows[0][0] == "1"));
+    eventually("a copy", SOON, || standby.try_sql(there).ok().filter(|rows| rows[0][0] == "2"));
     let exporter = Exporter::start(&Systole::on(&standby));
     exporter.becomes("systole_fleet_runs{queue=\"default\",state=\"queued\"}", 1.0);
     let page = exporter.page();
     assert!(page.value("systole_fleet_table_bytes{table=\"runs\"}") > Some(0.0), "{}", page.0);
     assert!(page.family("systole_fleet_table_updates_total").is_empty(), "{}", page.0);
+    exporter.becomes(CRASHED, 1.0);
+    exporter.becomes("systole_fleet_instances{state=\"stale\"}", 1.0);
 }
 
 /// A node tells whom to scrape, itself among them; of the fleet it tells when it is asked to.
