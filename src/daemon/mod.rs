@@ -9,6 +9,7 @@
 //! One process, one executor: all its runs share one heartbeat statement and one identity.
 
 mod assignment;
+mod claiming;
 mod host;
 mod leaving;
 mod outputs;
@@ -49,8 +50,7 @@ use turns::Turns;
 /// After the guards of this host could not be had: something is out of room, and claiming would only hurt.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Between two claims, and two beats, that hints have asked for. One that comes alone is served at once.
-const HINTED_CLAIM_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two beats that hints have asked for. One that comes alone is served at once.
 const HINTED_BEAT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// After a call of the database that failed.
@@ -113,6 +113,8 @@ struct Node {
     has_given_back: bool,
     claim_due: Instant,
     claimed_at: Instant,
+    /// The last claim was answered, or there was none yet.
+    is_claiming_well: bool,
     /// Somebody has said that there is something to claim.
     is_prompted: bool,
     /// No claim before, whoever asks for it.
@@ -174,6 +176,7 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
         has_given_back: false,
         claim_due: now,
         claimed_at: Instant::from_nanos(0),
+        is_claiming_well: true,
         is_prompted: true,
         paused_until: now,
         sweep_due: now,
@@ -209,24 +212,6 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
 }
 
 impl Node {
-    fn free(&self) -> usize {
-        usize::try_from(self.shared.setup.slots).unwrap_or(0).saturating_sub(self.running.len())
-    }
-
-    /// How many more may begin now.
-    fn room(&self) -> usize {
-        self.free().min(self.shared.turns.left())
-    }
-
-    fn may_claim(&self) -> bool {
-        match self.phase {
-            Phase::Starting => false,
-            Phase::Working => self.room() > 0,
-            Phase::Draining { .. } => self.claimer.in_doubt() > 0,
-            Phase::Halting => false,
-        }
-    }
-
     fn next_due(&self) -> Instant {
         let claim = self.may_claim().then_some(self.claim_due.max(self.paused_until));
         let halt = match self.phase {
@@ -260,6 +245,8 @@ impl Node {
         }
         if self.may_claim() && self.claim_due.max(self.paused_until) <= now {
             self.claim().await;
+        } else {
+            self.tell_of_no_claim();
         }
         if std::mem::take(&mut self.has_given_back) {
             self.tell_of_what_is_queued().await;
@@ -281,11 +268,6 @@ impl Node {
             // It may have been among what we were too slow to hear.
             Err(_) => self.claim_soon(),
         }
-    }
-
-    fn claim_soon(&mut self) {
-        self.is_prompted = true;
-        self.claim_due = self.claim_due.min(Instant::now().max(self.claimed_at + HINTED_CLAIM_INTERVAL));
     }
 
     /// False if the database did not answer.
@@ -315,47 +297,6 @@ impl Node {
             }
         }
         true
-    }
-
-    async fn claim(&mut self) {
-        self.claimed_at = Instant::now();
-        self.claim_due = self.claimed_at + self.shared.setup.poll_interval;
-        let wanted = if self.phase == Phase::Working { self.room().saturating_sub(self.claimer.in_doubt()) } else { 0 };
-        let takes_more = self.phase == Phase::Working;
-        let asked = wanted + self.claimer.in_doubt();
-        let fresh = match (0..wanted).map(|_| turns::fresh_slot()).collect() {
-            Ok(fresh) => fresh,
-            Err(error) => return log::say(What::Scarce, format_args!("no randomness could be had: {error}")),
-        };
-        let answer = self.claimer.claim(&mut self.link, fresh, takes_more).await;
-        self.tell_of_claim(&answer);
-        let assignments = match answer {
-            Ok(assignments) => assignments,
-            Err(error) => {
-                self.claim_due = Instant::now() + RETRY_PAUSE;
-                self.trouble(&error);
-                if let (DbError::TooOld { .. }, Phase::Working) = (&error, self.phase) {
-                    self.drain("too old");
-                }
-                return;
-            }
-        };
-        // Whoever claims beside us keeps for a moment more locked than he takes: what is prompted looks twice.
-        let looks_again = std::mem::take(&mut self.is_prompted) && assignments.len() < asked;
-        let is_last = self.shared.setup.once && self.running.is_empty() && assignments.is_empty() && !looks_again;
-        // Nothing is granted behind a failover either, of which a heartbeat tells.
-        if is_last && self.beat().await && !self.is_quarantined {
-            self.phase = Phase::Halting;
-        }
-        if looks_again {
-            self.claim_due = Instant::now() + HINTED_CLAIM_INTERVAL;
-        } else if assignments.len() == asked {
-            // There may be more.
-            self.claim_due = Instant::now();
-        }
-        for (assignment, slot) in assignments {
-            self.start(assignment, slot);
-        }
     }
 
     fn start(&mut self, assignment: Assignment, slot: Slot) {

@@ -72,8 +72,17 @@ impl Node {
         });
     }
 
+    /// There is no slot free, or it is not yet time to look again: nothing is wrong with the loop that claims, unless its last
+    /// look went wrong.
+    pub(super) fn tell_of_no_claim(&self) {
+        if self.is_claiming_well {
+            self.metrics().set_now(Family::LoopLastSuccess, ["claim"]);
+        }
+    }
+
     /// A look into the queues has been answered, or not.
-    pub(super) fn tell_of_claim(&self, answer: &Result<Vec<(Assignment, Slot)>, DbError>) {
+    pub(super) fn tell_of_claim(&mut self, answer: &Result<Vec<(Assignment, Slot)>, DbError>) {
+        self.is_claiming_well = answer.is_ok();
         let metrics = self.metrics();
         metrics.round("claim", Instant::now().since(self.claimed_at), answer.is_ok());
         let Ok(granted) = answer else { return metrics.count(Family::ClaimAttempts, ["error"]) };

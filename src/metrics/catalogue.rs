@@ -178,7 +178,7 @@ catalogue! {
         DbClockOffset = "systole_db_clock_offset_seconds", Gauge, [], "This host's clock minus the database's, as of the last heartbeat.";
         ListenReconnects = "systole_listen_reconnects_total", Counter, [], "Connections that began to listen after the first one.";
         Notifications = "systole_notifications_total", Counter, [], "Hints heard by NOTIFY.";
-        LoopLastSuccess = "systole_loop_last_success_timestamp_seconds", Gauge, [LOOP], "When a loop of this node last did its work without trouble, by this host's clock.";
+        LoopLastSuccess = "systole_loop_last_success_timestamp_seconds", Gauge, [LOOP], "When a loop of this node last did its work without trouble, by this host's clock. To have nothing to claim is no trouble.";
         LoopDuration = "systole_loop_duration_seconds", Histogram(LOOP_SECONDS), [LOOP], "How long one round of a loop took.";
         HttpRequests = "systole_http_requests_total", Counter, [ROUTE, closed("code", &["2xx", "4xx", "5xx"])], "Requests answered.";
         HttpRequestDuration = "systole_http_request_duration_seconds", Histogram(HTTP_SECONDS), [ROUTE], "From a request to its answer.";

@@ -38,6 +38,11 @@ pub(crate) struct World {
     pub(crate) first_scrape: f64,
 }
 
+/// One is full, and claims nothing: that is no fault.
+fn slots(node: &str) -> f64 {
+    if node == "atlas" { 3.0 } else { 8.0 }
+}
+
 /// The values of a series' own labels.
 #[derive(Clone, Copy)]
 struct Values<'a>(&'a Labels);
@@ -209,7 +214,7 @@ impl World {
             _ if !node.is_empty() && !here(node) => None,
             "systole_fleet_node_state" => yes(self.seen_as(node, t) == Some(state)),
             "systole_fleet_node_heartbeat_age_seconds" => Some(self.silent(node, t)),
-            "systole_fleet_node_slots" => Some(8.0),
+            "systole_fleet_node_slots" => Some(slots(node)),
             "systole_fleet_node_running" => Some(if self.seen_as(node, t) == Some("draining") { 1.0 } else { 3.0 }),
             "systole_fleet_instances" => Some(if state == "live" { 10.0 } else { f64::from(u8::from(stale)) * 3.0 }),
             "systole_fleet_crashes_ringing" => Some(self.ringing(host, t)),
@@ -259,7 +264,7 @@ impl World {
             "systole_kill_grace_seconds" => 3.0,
             "systole_stale_after_seconds" => STALE_AFTER,
             "systole_runs_running" if label.of("queue") == "default" => 3.0,
-            "systole_run_slots" => 8.0,
+            "systole_run_slots" => slots(target.node.as_deref().unwrap_or_default()),
             "systole_frozen_instances" if self.away(t) && t > moment::DATABASE_AWAY.start + 15.0 => 3.0,
             "systole_db_connections" => 3.0,
             "systole_db_clock_offset_seconds" => 0.004,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::{Database, Systole, eventually};
-use crate::{Exporter, SOON};
+use crate::{Exporter, Page, SOON};
 
 const TIMESTAMP: &str = "systole_fleet_snapshot_timestamp_seconds";
 const ERRORS: &str = "systole_fleet_snapshot_errors_total";
@@ -156,19 +156,42 @@ fn a_standby_tells_what_it_has() {
     exporter.becomes("systole_fleet_instances{state=\"stale\"}", 1.0);
 }
 
+/// A node that answers.
+fn node(host: &Systole, arguments: &[&str]) -> Exporter {
+    let node = host.start(&[&["node", "--http", "127.0.0.1:0"], arguments].concat());
+    node.wait_for_errors("ready: ", SOON);
+    let address = node.errors().split("metrics at http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    Exporter { running: node, address }
+}
+
+/// Who has no slot free, or looks once an hour, claims nothing for long, and is well.
+#[test]
+fn a_claim_loop_that_has_nothing_to_do_does_its_work() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let seldom = ["--poll-interval", "1h", "--allow-submitted-commands", "--slots", "1", "--name"];
+    let (idle, full) = (
+        node(&host, &[&seldom[..], &["idle", "--queue", "none"]].concat()),
+        node(&host, &[&seldom[..], &["full"]].concat()),
+    );
+    assert!(host.output(&["submit", "r", "--", "sleep", "100"]).status.success());
+    let said = |node: &Exporter, sample: &str| Page(node.get("/metrics").1).value(sample);
+    let busy = || (said(&full, "systole_runs_running{queue=\"default\"}") == Some(1.0)).then_some(());
+    eventually("a node without a free slot", SOON, busy);
+    for node in [&idle, &full] {
+        let last = || said(node, "systole_loop_last_success_timestamp_seconds{loop=\"claim\"}").unwrap();
+        let was = last();
+        eventually("a claim loop that goes round", SOON, || (last() > was + 2.0).then_some(()));
+    }
+}
+
 /// A node tells whom to scrape, itself among them; of the fleet it tells when it is asked to.
 #[test]
 fn a_node_can_be_the_exporter() {
     let database = Database::new();
     let host = Systole::on(&database);
-    let node = |arguments: &[&str]| {
-        let node = host.start(&[&["node", "--http", "127.0.0.1:0"], arguments].concat());
-        node.wait_for_errors("ready: ", SOON);
-        let address = node.errors().split("metrics at http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
-        Exporter { running: node, address }
-    };
-    let quiet = node(&["--name", "quiet", "--label", "zone=z1"]);
-    let telling = node(&["--name", "telling", "--http-fleet"]);
+    let quiet = node(&host, &["--name", "quiet", "--label", "zone=z1"]);
+    let telling = node(&host, &["--name", "telling", "--http-fleet"]);
     assert_eq!(quiet.get("/metrics/fleet").0, 404);
     telling.becomes("systole_fleet_nodes{state=\"live\"}", 2.0);
     for asked in [&quiet, &telling] {
