@@ -101,8 +101,13 @@ BEGIN
          WHERE c.kind = 'crash'
            AND c.host IN (SELECT host FROM counted WHERE kind = 'crash' GROUP BY host ORDER BY max(raised_at) DESC, host LIMIT 1000)
     ), ringing AS (
-        SELECT host, count(*) AS count FROM incidents
+        SELECT host, count(DISTINCT coalesce(executor_id, '')) AS count FROM incidents
          WHERE kind = 'crash' AND cause <> 'forced' AND acknowledged_at IS NULL AND at > v_now - interval '15 minutes'
+         GROUP BY host ORDER BY max(at) DESC LIMIT 1000
+    ), lately AS (
+        -- A process in a container has the same PID in each of its lives, so one that dies again in another minute is another one.
+        SELECT host, count(DISTINCT (executor_id, date_trunc('minute', at))) AS count FROM incidents
+         WHERE kind = 'crash' AND cause <> 'forced' AND at > v_now - interval '30 minutes'
          GROUP BY host ORDER BY max(at) DESC LIMIT 1000
     ), newest AS MATERIALIZED (
         SELECT e.id, e.at, e.run_id, e.kind, e.instance_id, e.fence FROM run_events e ORDER BY e.id DESC LIMIT 2000
@@ -130,6 +135,7 @@ BEGIN
         'hosts', (SELECT coalesce(json_agg(host), '[]') FROM (SELECT host FROM hosts ORDER BY host LIMIT 1000) h),
         'crashes', (SELECT coalesce(json_agg(c), '[]') FROM crashes c),
         'ringing', (SELECT coalesce(json_agg(r), '[]') FROM ringing r),
+        'lately', (SELECT coalesce(json_agg(l), '[]') FROM lately l),
         'takeovers', (SELECT coalesce(json_object_agg(cause, count), '{}') FROM counted WHERE kind = 'takeover'),
         'duplicates_refused', (SELECT coalesce(sum(count), 0) FROM counted WHERE kind = 'refusal'),
         'queues', (SELECT coalesce(json_agg(json_build_object('queue', queue, 'queued', queued, 'delayed', delayed, 'running', running,

@@ -16,7 +16,7 @@ $$;
 -- count_incidents(): put into counters what has happened, in one transaction, so that the sum of both never goes back.
 --
 -- Never two at once, and whoever finds another at it does nothing: so no row of counters is ever waited for. A crash stays as
--- long as it may ring, and a bit; one in a transaction that has not ended yet is seen the next time. A host on which nothing has
+-- long as fleet_snapshot() looks back, and a bit; one in a transaction that has not ended yet is seen the next time. A host on which nothing has
 -- crashed for as long as anything is kept is forgotten.
 CREATE OR REPLACE FUNCTION count_incidents(p_limit integer) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -28,7 +28,7 @@ BEGIN
     WITH counted AS (
         DELETE FROM incidents WHERE id IN (
             SELECT id FROM incidents
-             WHERE kind <> 'crash' OR at < clock_timestamp() - interval '20 minutes'
+             WHERE kind <> 'crash' OR at < clock_timestamp() - interval '40 minutes'
              ORDER BY id LIMIT p_limit FOR UPDATE SKIP LOCKED)
         RETURNING kind, host, cause, at
     )

@@ -138,9 +138,12 @@ fn crashes(page: &mut Page, snapshot: &Snapshot) {
         causes.iter().map(|cause| ([*host, *cause], counts.get(&(*host, *cause)).copied().unwrap_or(0.0)))
     });
     page.family(Family::FleetInstanceCrashes, samples.collect::<Vec<_>>());
-    let ringing: BTreeMap<&str, f64> = snapshot.ringing.iter().map(|row| (row.host.as_str(), row.count)).collect();
-    let samples = hosts.iter().map(|host| ([*host], ringing.get(host).copied().unwrap_or(0.0)));
-    page.family(Family::FleetCrashesRinging, samples);
+    for (family, rows) in
+        [(Family::FleetCrashesRinging, &snapshot.ringing), (Family::FleetRecentCrashes, &snapshot.lately)]
+    {
+        let counts: BTreeMap<&str, f64> = rows.iter().map(|row| (row.host.as_str(), row.count)).collect();
+        page.family(family, hosts.iter().map(|host| ([*host], counts.get(host).copied().unwrap_or(0.0))));
+    }
     let takeovers = causes.iter().map(|cause| ([*cause], snapshot.takeovers.get(*cause).copied().unwrap_or(0.0)));
     page.family(Family::FleetTakeovers, takeovers);
     page.one(Family::FleetDuplicatesRefused, snapshot.duplicates_refused);
@@ -241,6 +244,7 @@ mod tests {
                        "running": 1, "http_address": "h:7070", "zone": null}],
             "instances_live": 1, "instances_stale": 1, "hosts": ["h"],
             "crashes": [{"host": "h", "cause": "proof", "count": crashes}], "ringing": [{"host": "h", "count": 1}],
+            "lately": [{"host": "h", "count": 1}],
             "takeovers": {"proof": crashes}, "duplicates_refused": crashes,
             "queues": [{"queue": "q", "queued": 1, "delayed": 1, "running": 1, "stale": 1, "poison": 1, "oldest_seconds": 0.5, "paused": true}],
             "by_hand": {"running": 0, "stale": 0},

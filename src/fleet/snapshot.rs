@@ -25,7 +25,9 @@ pub(super) struct Snapshot {
     pub(super) hosts: Vec<String>,
     /// Of up to 1,000 hosts, those of the newest crashes.
     pub(super) crashes: Vec<Crashes>,
-    pub(super) ringing: Vec<Ringing>,
+    /// Unacknowledged, of a quarter of an hour; `lately` all of half an hour.
+    pub(super) ringing: Vec<Executors>,
+    pub(super) lately: Vec<Executors>,
     pub(super) takeovers: BTreeMap<String, f64>,
     pub(super) duplicates_refused: f64,
     /// The oldest first.
@@ -81,8 +83,9 @@ pub(super) struct Crashes {
     pub(super) count: f64,
 }
 
+/// How many of a host were declared dead.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Ringing {
+pub(super) struct Executors {
     pub(super) host: String,
     pub(super) count: f64,
 }

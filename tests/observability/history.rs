@@ -158,7 +158,13 @@ pub(crate) fn openmetrics(all: &[Series], start: u64) -> String {
 pub(crate) fn input_series(all: &[Series]) -> String {
     let mut text = String::new();
     for Series { name, labels, values } in all {
-        let values: Vec<String> = values.iter().map(|value| value.map_or("_".to_owned(), |v| format!("{v}"))).collect();
+        // What is no longer there is marked so at once, and not looked up for five minutes more.
+        let value = |n: usize| match (n.checked_sub(1).and_then(|before| values[before]), values[n]) {
+            (_, Some(value)) => value.to_string(),
+            (Some(_), None) => "stale".to_owned(),
+            (None, None) => "_".to_owned(),
+        };
+        let values: Vec<String> = (0..values.len()).map(value).collect();
         let _ = writeln!(text, "      - series: '{name}{}'\n        values: '{}'", braced(labels), shortened(&values));
     }
     text

@@ -146,7 +146,7 @@ fn the_numbers_of_the_fleet_tell_the_incident() {
             .map(|title| shown(&server, title, seconds))
     };
     assert_eq!(numbers(600.0), [3.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0]);
-    assert_eq!(numbers(crash), [2.0, 1.0, 3.0, 6.0, 3.0, 0.0, 0.0]);
+    assert_eq!(numbers(crash), [2.0, 1.0, 1.0, 6.0, 3.0, 0.0, 0.0]);
     assert_eq!(numbers(end), [3.0, 0.0, 0.0, 9.0, 0.0, 1.0, 0.0]);
     assert_eq!(shown(&server, "Oldest queued", end), 1.0 + end - moment::BACKLOG);
 }

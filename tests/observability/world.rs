@@ -134,7 +134,8 @@ impl World {
             ("severity", "critical"),
             ("host", VICTIM),
         ];
-        let values = (0..self.steps).map(|step| (self.ringing(VICTIM, f64::from(step * STEP)) > 0.0).then_some(1.0));
+        let values =
+            (0..self.steps).map(|step| (self.crashes(VICTIM, 900.0, f64::from(step * STEP)) > 0.0).then_some(1.0));
         vec![Series {
             name: "ALERTS".to_owned(),
             labels: labels.map(|(name, value)| (name, value.to_owned())).into(),
@@ -159,14 +160,15 @@ impl World {
         if self.dead(t) && node == VICTIM { t - moment::NODE_DEAD.start } else { 2.0 }
     }
 
-    fn ringing(&self, host: &str, t: f64) -> f64 {
+    /// How many executors of a host were declared dead in this many seconds before.
+    fn crashes(&self, host: &str, lasts: f64, t: f64) -> f64 {
         let begins = match host {
             VICTIM => moment::NODE_DEAD.start + STALE_AFTER,
             "cron1" => moment::CRON_CRASHES,
             _ => return 0.0,
         };
-        let crashes = if host == VICTIM { 3.0 } else { 1.0 };
-        if self.is_incident() && (begins..begins + 900.0).contains(&t) { crashes } else { 0.0 }
+        // Executors, of however many runs.
+        f64::from(u8::from(self.is_incident() && (begins..begins + lasts).contains(&t)))
     }
 
     /// In the step right behind this moment a counter has grown by one.
@@ -217,7 +219,8 @@ impl World {
             "systole_fleet_node_slots" => Some(slots(node)),
             "systole_fleet_node_running" => Some(if self.seen_as(node, t) == Some("draining") { 1.0 } else { 3.0 }),
             "systole_fleet_instances" => Some(if state == "live" { 10.0 } else { f64::from(u8::from(stale)) * 3.0 }),
-            "systole_fleet_crashes_ringing" => Some(self.ringing(host, t)),
+            "systole_fleet_crashes_ringing" => Some(self.crashes(host, 900.0, t)),
+            "systole_fleet_recent_crashes" => Some(self.crashes(host, 1800.0, t)),
             "systole_fleet_runs" => Some(match (label.of("queue"), state) {
                 ("default", "queued") => 1.0 + backlog / 60.0,
                 ("default", "running") if stale => 6.0,

@@ -89,6 +89,7 @@ fn the_runs_of_a_node_that_is_killed_are_crashes_of_its_host_and_the_node_is_one
     exporter.becomes("systole_fleet_takeovers_total{cause=\"proof\"}", 2.0);
     exporter.becomes("systole_fleet_node_state{node=\"alpha\",state=\"crashed\"}", 1.0);
     let page = exporter.page();
+    assert_eq!(page.value("systole_fleet_crashes_ringing{host=\"h1\"}"), Some(1.0), "one process: {}", page.0);
     assert_eq!(page.value("systole_fleet_nodes{state=\"live\"}"), Some(1.0), "{}", page.0);
     assert_eq!(page.value("systole_fleet_node_info{node=\"alpha\",host=\"h1\",version=\"0.1.0\"}"), Some(1.0));
 

@@ -66,6 +66,34 @@ fn several_nodes_of_one_name_are_one_with_the_worst_state() {
     assert_eq!(page.value("systole_fleet_nodes{state=\"live\"}"), Some(1.0));
 }
 
+/// One process that dies with all its runs is one; one that is process 1 of its container each time it dies is several.
+#[test]
+fn executors_that_died_lately_are_counted_and_not_their_runs() {
+    let database = Database::new();
+    for (host, executor, cause, minutes, runs) in [
+        ("wide", "7@wide", "stale", 5, 16),
+        ("wide", "8@wide", "forced", 5, 1),
+        ("wide", "9@wide", "proof", 31, 1),
+        ("looping", "1@looping", "proof", 25, 2),
+        ("looping", "1@looping", "proof", 15, 2),
+        ("looping", "1@looping", "proof", 5, 2),
+        ("looping", "2@looping", "stale", 5, 1),
+    ] {
+        database.sql(&format!(
+            "INSERT INTO systole.incidents (kind, host, cause, executor_id, at)
+             SELECT 'crash', '{host}', '{cause}', '{executor}', date_trunc('minute', now()) - interval '{minutes} minutes' + n * interval '1 ms'
+               FROM generate_series(1, {runs}) n"
+        ));
+    }
+    let exporter = Exporter::start(&Systole::on(&database));
+    let lately = |host: &str| exporter.page().value(&format!("systole_fleet_recent_crashes{{host=\"{host}\"}}"));
+    assert_eq!((lately("wide"), lately("looping")), (Some(1.0), Some(4.0)), "{}", exporter.page().0);
+    database.sql("SELECT systole.prune(NULL, 500)");
+    let counted = "systole_fleet_instance_crashes_total{host=\"wide\",cause=\"stale\"}";
+    exporter.becomes(counted, 16.0);
+    assert_eq!((lately("wide"), lately("looping")), (Some(1.0), Some(4.0)), "they were put away too soon");
+}
+
 #[test]
 fn prometheus_is_told_of_all_that_can_be_scraped_and_of_the_dead_for_an_hour() {
     let database = Database::new();
