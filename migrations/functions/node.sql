@@ -46,18 +46,24 @@ END
 $$;
 
 -- forget(): somebody knows of the crashes of a node (its name, or PID@host) or of a host, so that they ring no more, and wants to see
--- no more of its nodes that are dead.
+-- no more of its nodes that are dead; or of a run that was given up as poison (its id), which stays FAILED and may be queued again.
 --
 -- Verdicts: ok · alive (there is nothing to forget but a node that is here) · unknown. One that was removed and comes back
 -- registers anew.
+DROP FUNCTION IF EXISTS forget(text, text, text);
 CREATE OR REPLACE FUNCTION forget(
-    p_subject text, p_by text, p_reason text DEFAULT NULL, OUT verdict text, OUT acknowledged integer, OUT removed text[], OUT alive text[]
+    p_subject text, p_by text, p_reason text DEFAULT NULL,
+    OUT verdict text, OUT acknowledged integer, OUT removed text[], OUT alive text[], OUT was_given_up boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
     v_known text[];
 BEGIN
     PERFORM lock_briefly();
+    -- Before the nodes, as whoever gives a run up does it.
+    DELETE FROM poisoned p USING runs r
+     WHERE p.run_id = p_subject AND r.run_id = p.run_id AND r.status = 'FAILED' AND r.crashes >= r.crashes_max;
+    was_given_up := FOUND;
     SELECT array_agg(n.executor_id), coalesce(array_agg(n.executor_id ORDER BY n.executor_id) FILTER (WHERE n.here), '{}') INTO v_known, alive
       FROM (SELECT executor_id, state <> 'gone' AND last_heartbeat >= clock_timestamp() - stale_after AS here
               FROM nodes WHERE p_subject IN (name, executor_id, host)) n;
@@ -77,10 +83,11 @@ BEGIN
     )
     UPDATE incidents i SET acknowledged_at = clock_timestamp() FROM ringing r WHERE i.id = r.id;
     GET DIAGNOSTICS acknowledged = ROW_COUNT;
-    IF acknowledged > 0 OR cardinality(removed) > 0 THEN
+    IF acknowledged > 0 OR cardinality(removed) > 0 OR was_given_up THEN
         verdict := 'ok';
         INSERT INTO fleet_events (kind, subject, by, reason, detail)
-        VALUES ('forgotten', p_subject, p_by, p_reason, jsonb_build_object('crashes', acknowledged, 'nodes', removed));
+        VALUES ('forgotten', p_subject, p_by, p_reason, jsonb_strip_nulls(jsonb_build_object(
+            'crashes', acknowledged, 'nodes', removed, 'poison', nullif(was_given_up, false))));
     ELSE
         verdict := CASE WHEN cardinality(alive) > 0 THEN 'alive' ELSE 'unknown' END;
     END IF;

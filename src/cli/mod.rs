@@ -55,7 +55,7 @@ enum Command {
     Drain(node::DrainArguments),
     /// Serve the metrics of the whole fleet to Prometheus, out of the database
     Exporter(exporter::Arguments),
-    /// Acknowledge the crashes of a node or host, and remove its nodes that are dead
+    /// Acknowledge the crashes of a node or host, and remove its nodes that are dead; or that a run was given up
     Forget(node::ForgetArguments),
     /// Print the output of a run: all of it on its host, the newest from anywhere
     Logs(logs::Arguments),

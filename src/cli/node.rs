@@ -78,7 +78,7 @@ pub(super) struct DrainArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ForgetArguments {
-    /// A node (its name, or PID@host), or a host
+    /// A node (its name, or PID@host), a host, or a run
     node: String,
     #[command(flatten)]
     why: Why,
@@ -190,17 +190,24 @@ pub(super) fn drain(arguments: &DrainArguments, settings: &Settings) -> Result<u
     })
 }
 
-/// Acknowledges crashes, so that they ring no more, and removes nodes that are dead.
+/// Acknowledges crashes and given up runs, so that they ring no more, and removes nodes that are dead.
 pub(super) fn forget(arguments: &ForgetArguments, settings: &Settings) -> Result<u8, Failure> {
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
         let (node, by) = (&arguments.node, arguments.why.by());
         let message = match link.call(async |session| store::forget(session, node, &by).await).await? {
-            Forgotten::Done { crashes, nodes } => {
-                let crashes = format!("{crashes} crash{} of {node} acknowledged", if crashes == 1 { "" } else { "es" });
-                let nodes = if nodes.is_empty() { String::new() } else { format!(", and forgot {}", nodes.join(", ")) };
-                print::text(&format!("{crashes}{nodes}"));
+            Forgotten::Done { crashes, nodes, was_given_up } => {
+                if was_given_up {
+                    print::text(&format!("it is known that run {node} was given up"));
+                }
+                if crashes > 0 || !nodes.is_empty() {
+                    let crashes =
+                        format!("{crashes} crash{} of {node} acknowledged", if crashes == 1 { "" } else { "es" });
+                    let nodes =
+                        if nodes.is_empty() { String::new() } else { format!(", and forgot {}", nodes.join(", ")) };
+                    print::text(&format!("{crashes}{nodes}"));
+                }
                 return Ok(code::OK);
             }
             Forgotten::Alive { nodes } => format!(
@@ -208,7 +215,7 @@ pub(super) fn forget(arguments: &ForgetArguments, settings: &Settings) -> Result
                 nodes.join(", ")
             ),
             Forgotten::Unknown => format!(
-                "nothing of a node or host {node:?} has crashed lately that is not known, and none of that name is dead: systole nodes lists them"
+                "nothing of a node or host {node:?} has crashed lately that is not known, none of that name is dead, and no such run was given up: systole nodes and systole status list them"
             ),
         };
         Err(Failure::new(code::USAGE, message))

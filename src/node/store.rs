@@ -33,7 +33,7 @@ const KEEP: &str = "-- node.keep
 const DRAIN: &str = "-- node.drain
     SELECT asked FROM systole.drain($1, $2, $3)";
 const FORGET: &str = "-- node.forget
-    SELECT verdict, acknowledged, removed, alive FROM systole.forget($1, $2, $3)";
+    SELECT verdict, acknowledged, removed, alive, was_given_up FROM systole.forget($1, $2, $3)";
 const NODES: &str = "-- node.list
     SELECT executor_id, coalesce(name, host) AS name, host, version, queues, labels, slots, running,
            CASE WHEN last_heartbeat < clock_timestamp() - stale_after THEN 'gone' ELSE state END AS state,
@@ -152,6 +152,8 @@ pub(crate) enum Forgotten {
         crashes: i32,
         /// Which dead nodes were removed.
         nodes: Vec<String>,
+        /// It is a run that was given up as poison.
+        was_given_up: bool,
     },
     /// There is nothing to forget but nodes that are here.
     Alive {
@@ -329,13 +331,17 @@ pub(crate) async fn drain(session: &Session, node: &str, by: &By) -> Result<Vec<
     Ok(rows.first().map(|row| row.get("asked")).unwrap_or_default())
 }
 
-/// Acknowledges the crashes of a node or host, and removes its dead nodes.
+/// Acknowledges the crashes of a node or host, and removes its dead nodes; or that a run was given up.
 pub(crate) async fn forget(session: &Session, subject: &str, by: &By) -> Result<Forgotten, Error> {
     let parameters = [(&subject as _, Type::TEXT), (&by.who as _, Type::TEXT), (&by.reason as _, Type::TEXT)];
     let rows = session.query(FORGET, &parameters).await?;
     let row = rows.first().expect("a function with OUT parameters returns one row");
     Ok(match row.get("verdict") {
-        "ok" => Forgotten::Done { crashes: row.get("acknowledged"), nodes: row.get("removed") },
+        "ok" => Forgotten::Done {
+            crashes: row.get("acknowledged"),
+            nodes: row.get("removed"),
+            was_given_up: row.get("was_given_up"),
+        },
         "alive" => Forgotten::Alive { nodes: row.get("alive") },
         "unknown" => Forgotten::Unknown,
         other => unreachable!("node.sql has no verdict {other:?} of forget"),

@@ -34,7 +34,7 @@ fn a_crash_that_is_shorter_than_a_scrape_is_counted_and_rings_until_it_is_known(
     assert_eq!(exporter.page().value(&crashes("cron1", "proof")), Some(1.0), "it is known, and was one");
     let again = host.output(&["forget", "cron1"]);
     assert_eq!(again.status.code(), Some(64));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("systole nodes lists them"), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("systole nodes and systole status list them"), "{again:?}");
     let events = String::from_utf8(host.output(&["events"]).stdout).unwrap();
     assert!(events.contains("forgotten") && events.contains("cron1") && events.contains("reason=a test"), "{events}");
 }
@@ -104,4 +104,42 @@ fn the_runs_of_a_node_that_is_killed_are_crashes_of_its_host_and_the_node_is_one
     let named = one.output(&["nodes"]);
     let named = String::from_utf8_lossy(&named.stdout).into_owned();
     assert!(named.contains("beta") && !named.contains("alpha"), "{named}");
+}
+
+/// Nobody wants to mend it: it rings until somebody says so, and stays in the history.
+#[test]
+fn a_run_that_was_given_up_rings_until_it_is_known() {
+    let database = Database::new();
+    database.pretend_old_server();
+    let host = Systole::on(&database);
+    let exporter = Exporter::start(&host);
+    database.sql(
+        "SELECT systole.submit('p', command => 'c', crashes_max => 1);
+         SELECT systole.claim_queued('{default}', '{}', '{c}', false, ARRAY[gen_random_uuid()], ARRAY[NULL]::bytea[], '1@h', 'h', 1,
+                                     NULL, NULL, NULL, 'none', 30000, '1000.0.0')",
+    );
+    let early = host.output(&["forget", "p"]);
+    assert_eq!(early.status.code(), Some(64), "{early:?}");
+    database.age_heartbeat("p", 31.0);
+    database.sql("SELECT systole.reap('x', '-infinity', NULL, 0, 50)");
+    let poison = "systole_fleet_runs{queue=\"default\",state=\"poison\"}";
+    exporter.becomes(poison, 1.0);
+    let said = host.output(&["forget", "p", "--reason", "nobody wants it"]);
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "it is known that run p was given up\n", "{said:?}");
+    exporter.becomes(poison, 0.0);
+    assert_eq!(host.output(&["forget", "p"]).status.code(), Some(64), "it was known");
+    assert_eq!(database.value("SELECT status FROM systole.runs"), "FAILED");
+    let events = String::from_utf8(host.output(&["events"]).stdout).unwrap();
+    assert!(events.contains("forgotten") && events.contains("reason=nobody wants it"), "{events}");
+    // One that is given up again rings again.
+    database.sql(
+        "SELECT systole.retry('p', 'me');
+         SELECT systole.claim_queued('{default}', '{}', '{c}', false, ARRAY[gen_random_uuid()], ARRAY[NULL]::bytea[], '1@h', 'h', 1,
+                                     NULL, NULL, NULL, 'none', 30000, '1000.0.0')",
+    );
+    database.age_heartbeat("p", 31.0);
+    database.sql(
+        "UPDATE systole.takeover_brake SET swept_at = '-infinity'; SELECT systole.reap('x', '-infinity', NULL, 0, 50)",
+    );
+    exporter.becomes(poison, 1.0);
 }
