@@ -128,7 +128,9 @@ BEGIN
     SELECT json_build_object(
         'fleet_id', (SELECT fleet_id FROM settings),
         'nodes', (SELECT coalesce(json_agg(json_build_object('name', name, 'host', host, 'version', version, 'state', shown,
-                      'heartbeat_age_seconds', greatest(extract(epoch FROM v_now - last_heartbeat)::float8, 0), 'slots', slots, 'running', running,
+                      'heartbeat_age_seconds', greatest(extract(epoch FROM v_now - last_heartbeat)::float8, 0),
+                      -- The dead have no room, and do nothing.
+                      'slots', CASE shown WHEN 'crashed' THEN 0 ELSE slots END, 'running', CASE shown WHEN 'crashed' THEN 0 ELSE running END,
                       'http_address', http_address, 'zone', zone) ORDER BY name), '[]') FROM present),
         'instances_live', (SELECT coalesce(sum(running), 0) FROM per_lane),
         'instances_stale', (SELECT coalesce(sum(stale), 0) FROM per_lane),

@@ -197,8 +197,8 @@ catalogue! {
         FleetNodeState = "systole_fleet_node_state", Gauge, [NODE, NODE_STATE], "1 for the state that a node is in, else 0. Of several of one name the worst.";
         FleetNodeHeartbeatAge = "systole_fleet_node_heartbeat_age_seconds", Gauge, [NODE], "Since the last heartbeat of a node, by the database's clock.";
         FleetNodeInfo = "systole_fleet_node_info", Gauge, [NODE, HOST, open("version")], "1, with the host and the version of a node.";
-        FleetNodeSlots = "systole_fleet_node_slots", Gauge, [NODE], "How many runs a node works on at once at most.";
-        FleetNodeRunning = "systole_fleet_node_running", Gauge, [NODE], "How many it works on now.";
+        FleetNodeSlots = "systole_fleet_node_slots", Gauge, [NODE], "How many runs a node works on at once at most; 0 of one that has crashed.";
+        FleetNodeRunning = "systole_fleet_node_running", Gauge, [NODE], "How many it works on now; 0 of one that has crashed.";
         FleetInstances = "systole_fleet_instances", Gauge, [closed("state", &["live", "stale"])], "Executors' RUNNING tenures, those of `systole run` too.";
         FleetInstanceCrashes = "systole_fleet_instance_crashes_total", Counter, [HOST, CAUSE], "Crashes by the host of what crashed, counted in the transaction that declared them. At most 1,000 hosts, those of the newest crashes first; one on which nothing has crashed for 30 days begins anew.";
         FleetTakeovers = "systole_fleet_takeovers_total", Counter, [CAUSE], "Runs claimed from a holder that had crashed, counted in the transaction of the claim.";

@@ -216,6 +216,9 @@ impl World {
             _ if !node.is_empty() && !here(node) => None,
             "systole_fleet_node_state" => yes(self.seen_as(node, t) == Some(state)),
             "systole_fleet_node_heartbeat_age_seconds" => Some(self.silent(node, t)),
+            "systole_fleet_node_slots" | "systole_fleet_node_running" if self.seen_as(node, t) == Some("crashed") => {
+                Some(0.0)
+            }
             "systole_fleet_node_slots" => Some(slots(node)),
             "systole_fleet_node_running" => Some(if self.seen_as(node, t) == Some("draining") { 1.0 } else { 3.0 }),
             "systole_fleet_instances" => Some(if state == "live" { 10.0 } else { f64::from(u8::from(stale)) * 3.0 }),

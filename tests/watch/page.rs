@@ -94,6 +94,21 @@ fn executors_that_died_lately_are_counted_and_not_their_runs() {
     assert_eq!((lately("wide"), lately("looping")), (Some(1.0), Some(4.0)), "they were put away too soon");
 }
 
+/// What is dead has no room for anybody.
+#[test]
+fn the_slots_of_the_dead_are_not_counted() {
+    let database = Database::new();
+    database.pretend_old_server();
+    node(&database, "'lives'", "a", "NULL", "{}");
+    node(&database, "'dead'", "b", "NULL", "{}");
+    database.sql("UPDATE systole.nodes SET last_heartbeat = last_heartbeat - interval '31 s' WHERE host = 'b'");
+    let page = Exporter::start(&Systole::on(&database)).page();
+    for (name, slots, running) in [("lives", 4.0, 1.0), ("dead", 0.0, 0.0)] {
+        let value = |of: &str| page.value(&format!("systole_fleet_node_{of}{{node=\"{name}\"}}"));
+        assert_eq!((value("slots"), value("running")), (Some(slots), Some(running)), "{name}: {}", page.0);
+    }
+}
+
 #[test]
 fn prometheus_is_told_of_all_that_can_be_scraped_and_of_the_dead_for_an_hour() {
     let database = Database::new();
