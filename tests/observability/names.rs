@@ -64,6 +64,47 @@ fn every_metric_that_is_named_exists() {
     assert!(unknown.is_empty(), "{unknown:#?}");
 }
 
+/// What a text asks of the labels of our series, as `series{label="one|other"}`: the series, the label and each value.
+fn asked(text: &str) -> Vec<(&str, String, String)> {
+    let text_of = |braces: &str| braces.split('}').next().unwrap_or_default().replace("\\\"", "\"");
+    let mut all = Vec::new();
+    for (at, _) in text.match_indices('{') {
+        let before = &text[..at];
+        let name = before.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default();
+        for matcher in text_of(&text[at + 1..]).split("\",") {
+            let Some((label, values)) = matcher.split_once('=') else { continue };
+            let values = values.trim_start_matches('~').trim_matches('"').to_owned();
+            let label = label.trim_end_matches('!').trim().to_owned();
+            all.extend(values.split('|').map(|value| (name, label.clone(), value.to_owned())));
+        }
+    }
+    all
+}
+
+/// A value that no series has is asked for in vain.
+#[test]
+fn every_value_of_a_label_that_is_named_exists() {
+    let (mut seen, mut unknown) = (0, Vec::new());
+    for path in texts() {
+        let text = fs::read_to_string(&path).unwrap();
+        for (name, label, value) in asked(&text) {
+            let entry = CATALOGUE.iter().find(|entry| entry.name == name);
+            let Some(known) = entry.and_then(|entry| entry.labels.iter().find(|own| own.name == label)) else {
+                continue;
+            };
+            seen += 1;
+            // A variable of a dashboard, or a label that has any value.
+            if !(known.values.is_empty() || value.starts_with('$') || known.values.contains(&value.as_str())) {
+                unknown.push(format!("{}: {name}{{{label}={value:?}}}", path.display()));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+    assert!(seen > 100, "only {seen} were seen");
+    let two = asked(r#"rate(a_total{cause=~\"x|y\",b!="z"}[5m])"#);
+    assert_eq!(two.iter().map(|(.., value)| value.as_str()).collect::<Vec<_>>(), ["x", "y", "z"]);
+}
+
 /// What nothing shows is worth a thought, and is no fault: for whoever asks for it by hand.
 const SHOWN_NOWHERE: [(&str, &str); 4] = [
     ("systole_heartbeat_interval_seconds", "bounds nothing that is drawn"),

@@ -328,7 +328,7 @@ impl World {
             ("systole_runs_finished_total", ..) if label.of("outcome") == "completed" && !away => 0.05,
             ("systole_child_starts_total", ..) if !away => 0.05,
             ("systole_child_exits_total", _, "exit_zero") if !away => 0.05,
-            ("systole_child_exits_total", _, "oom") => self.once(moment::BACKLOG, t),
+            ("systole_child_exits_total", _, "signal") => self.once(moment::BACKLOG, t),
             ("systole_db_errors_total", ..) if label.of("class") == "timeout" && away => 0.2,
             ("systole_db_dials_total", "error", _) if away => 0.2,
             ("systole_db_dials_total", "ok", _) => self.once(1890.0, t) * 3.0,

@@ -134,7 +134,7 @@ fn work(board: Board) -> Board {
             Panel::stacked(
                 15,
                 "Commands that ended, by cause",
-                "Per second. oom and signal are somebody else's doing; fence_kill and stop_timeout are ours.",
+                "Per second. signal is somebody else's doing, the kernel's for want of memory too; fence_kill and stop_timeout are ours.",
             )
             .ask("sum by (cause) (rate(systole_child_exits_total{<N>}<R>))", "{{cause}}")
             .unit("cps")
