@@ -112,6 +112,7 @@ fn the_slots_of_the_dead_are_not_counted() {
 #[test]
 fn prometheus_is_told_of_all_that_can_be_scraped_and_of_the_dead_for_an_hour() {
     let database = Database::new();
+    database.pretend_old_server();
     node(&database, "'b'", "b", "'b:7070'", "{\"zone\": \"z\\\"1\", \"gpu\": \"yes\"}");
     node(&database, "'a'", "a", "'a:7070'", "{}");
     node(&database, "'dead'", "dead", "'dead:7070'", "{}");
@@ -131,8 +132,8 @@ fn prometheus_is_told_of_all_that_can_be_scraped_and_of_the_dead_for_an_hour() {
     let expected = json!([
         {"targets": ["a:7070"], "labels": {"node": "a"}},
         {"targets": ["b:7070"], "labels": {"node": "b", "zone": "z\"1"}},
-        {"targets": ["dead:7070"], "labels": {"node": "dead"}},
         {"targets": ["127.0.0.1:7070"], "labels": {"node": "here"}},
+        {"targets": ["dead:7070"], "labels": {"node": "dead"}},
     ]);
     assert_eq!((status, groups), (200, expected));
 }
