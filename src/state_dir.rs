@@ -1,9 +1,13 @@
 //! The private folder of this user on this host: certificates of death, local locks, sockets. On a local disk.
 
+mod lock;
+
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+pub(crate) use lock::{HostLock, HostLockHeld};
 
 /// The longest path of a unix socket, less the terminating NUL (Linux: 108 bytes with it; macOS: 104).
 const SOCKET_PATH_BYTES_MAX: usize = 103;
