@@ -7,7 +7,8 @@
 //!    `metrics`: what is counted of them; `log`: what is said. `anchor`: who may work in parallel.
 //! 2. [`db`]: the only door to PostgreSQL.
 //! 3. [`guard`]: the dead man's switch between a supervisor and the tree it started.
-//! 4. [`instance`]: who may act on a run, and until when. `supervise`: the command's surroundings. `run`: what people ask.
+//! 4. [`instance`]: who may act on a run, and until when. `supervise`: the command's surroundings;
+//!    `workspace`: its place. `run`: what people ask.
 //!    [`node`]: what is queued, and a [`Worker`] for programs that take it from there.
 //! 5. `config`: what was configured, and where. `http`: what is answered there. `attempt`: one attempt, from its claim to its finish.
 //!    `daemon`: a node. `drill`: a fleet that is broken on purpose, and judged.
@@ -40,6 +41,7 @@ mod run;
 pub mod state_dir;
 mod supervise;
 mod tenure;
+mod workspace;
 
 pub use ids::{Fence, InstanceId, RunId};
 pub use instance::{Coordinator, Lease};

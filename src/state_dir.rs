@@ -45,7 +45,8 @@ impl StateDir {
         if let Some(parent) = root.parent() {
             fs::create_dir_all(parent).map_err(|error| refuse(root, error.to_string()))?;
         }
-        let folders = ["instances", "locks", "outbox", "sockets"].map(|name| root.join(name));
+        let folders = ["instances", "leases", "locks", "outbox", "sockets", "workspaces", "worktrees"]
+            .map(|name| root.join(name));
         for folder in [root.to_owned()].into_iter().chain(folders) {
             make_private(&folder).map_err(|reason| refuse(&folder, reason))?;
         }
@@ -70,6 +71,21 @@ impl StateDir {
     /// Files by a hash of database and run.
     pub(crate) fn locks(&self) -> PathBuf {
         self.root.join("locks")
+    }
+
+    /// Locks by a folder's device and inode.
+    pub(crate) fn leases(&self) -> PathBuf {
+        self.root.join("leases")
+    }
+
+    /// What is known of each worktree of ours, by its name.
+    pub(crate) fn workspaces(&self) -> PathBuf {
+        self.root.join("workspaces")
+    }
+
+    /// The worktrees themselves, unless another folder is configured.
+    pub(crate) fn worktrees(&self) -> PathBuf {
+        self.root.join("worktrees")
     }
 
     /// A path for a unix socket of this name: here, or where this path is too long for one, in a private folder in /tmp.

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["http"],
     &["config"],
     &["run", "node", "output"],
-    &["instance", "supervise"],
+    &["instance", "supervise", "workspace"],
     &["guard"],
     &["db"],
     &["state_dir"],

@@ -12,6 +12,7 @@ use crate::log::{self, About, What};
 use crate::metrics::Metrics;
 use crate::state_dir::StateDir;
 use crate::tenure::Tenure;
+use crate::workspace::{Place, Wish};
 
 /// One command, with its bounds.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Job {
     pub(crate) is_alone: bool,
     /// Where its output is recorded, for whoever finds it dead.
     pub(crate) log: Option<PathBuf>,
+    /// Where it is to work, if not where we are.
+    pub(crate) workspace: Option<(Wish, Place)>,
     pub(crate) metrics: Metrics,
     /// The attempt and its fence, once they are known.
     pub(crate) tenure: OnceLock<(i32, Fence)>,

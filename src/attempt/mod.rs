@@ -13,6 +13,7 @@ mod ending;
 mod job;
 mod local_lock;
 mod outbox;
+mod place;
 mod supervision;
 
 use std::ffi::OsString;
@@ -181,16 +182,34 @@ pub(crate) async fn carry_out(
     // Without a socket the command works all the same; what it tells of its progress fails there.
     let progress =
         ProgressSocket::listen(socket, move |report| told(report.progress, report.message.map(String::from))).ok();
-    let until = lease.state().borrow().trusted_until.expect("hold() returns behind the first acknowledged heartbeat");
+    let mut environment = surroundings(job, &lease, executor_id, progress.as_ref());
+    let mut workspace = match place::open(job, &lease, executor_id).await {
+        Ok(workspace) => workspace,
+        Err(error) => return Ok(place::refused(job, lease, guard, signals, &error).await),
+    };
+    if let Some(opened) = workspace.take() {
+        let (opened, variables) = place::variables(opened, lease.predecessor().map(|it| it.attempt)).await;
+        environment.extend(variables);
+        workspace = Some(opened);
+    }
     let order = Order {
         program: job.program.clone(),
         arguments: job.arguments.clone(),
-        environment: surroundings(job, &lease, executor_id, progress.as_ref()),
+        environment,
+        folder: workspace.as_ref().map(|workspace| workspace.path().as_os_str().to_owned()),
     };
-    let conclusion = match start(&mut guard, until, order).await {
-        Ok(()) => supervision::supervise(job, lease, guard, until, signals).await,
+    // Behind the first acknowledged heartbeat there is one, unless the run was lost since: of that it is told at once.
+    let until = lease.state().borrow().trusted_until;
+    let started = match until {
+        Some(until) => start(&mut guard, until, order).await,
+        None => Ok(()),
+    };
+    let conclusion = match started {
+        Ok(()) => supervision::supervise(job, lease, guard, until, signals, &mut workspace).await,
         Err(_) => ending::guard_lost(job, lease, guard, &mut signals).await,
     };
+    // Where its guard was lost, that was not done before.
+    drop(place::keep(job, workspace).await);
     drop(progress);
     Ok(conclusion)
 }

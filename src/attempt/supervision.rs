@@ -6,6 +6,7 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SI
 use super::account::Account;
 use super::ending::{guard_lost, record};
 use super::job::Job;
+use super::place;
 use crate::db::DbError;
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard::certificate::Certificate;
@@ -14,6 +15,7 @@ use crate::instance::{Lease, LeaseState};
 use crate::log::What;
 use crate::outcome::InstanceStatus;
 use crate::supervise::{Ladder, Origin, Rung, Signals};
+use crate::workspace::Workspace;
 
 /// What became of a granted run.
 #[derive(Debug)]
@@ -57,12 +59,15 @@ struct Supervisor<'a> {
 
 /// Supervises a command that has been told to go, by a guard that was told this deadline, until its tree is empty and its end is
 /// recorded.
+///
+/// Behind that, and before anybody hears of its end, what it has left in its workspace is kept.
 pub(super) async fn supervise(
     job: &Job,
     mut lease: Lease,
     guard: Guard,
-    told: Instant,
+    told: Option<Instant>,
     mut signals: Signals,
+    workspace: &mut Option<Workspace>,
 ) -> Conclusion {
     if job.is_alone {
         // What the command reads and writes is its own: a pipe must not be held open by us.
@@ -72,7 +77,7 @@ pub(super) async fn supervise(
         job,
         guard,
         ladder: Ladder::default(),
-        renewed_until: Some(told),
+        renewed_until: told,
         unechoed_since: None,
         progress: (0, Instant::now()),
         lost: false,
@@ -142,6 +147,7 @@ pub(super) async fn supervise(
         }
     };
     supervisor.account.ended(&certificate);
+    *workspace = place::keep(job, workspace.take()).await;
     if supervisor.lost {
         // The database knows better how it ended. But if the run was taken away by force, its successor waits to hear that
         // it is over. If it does not hear it now: the certificate stays for the sweep, which tells it, and removes it.

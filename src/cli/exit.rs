@@ -12,6 +12,7 @@ use crate::http::DoorError;
 use crate::ids::InvalidRunId;
 use crate::instance::{AcquireError, ConnectError};
 use crate::state_dir::StateDirError;
+use crate::workspace::WorkspaceError;
 
 /// The codes of `systole help exit-codes`. A command's own code is none of these by definition, only by habit.
 pub(crate) mod code {
@@ -32,10 +33,10 @@ pub(crate) mod code {
 pub(crate) const EXPLAINED: &str = "\
 Exit codes of systole run:
     the command's own code; 128 + n when signal n ended it
-   75   another executor holds the run (also when --wait=DURATION ran out)
+   75   another executor holds the run (also when --wait=DURATION ran out), or its --workspace
    76   the run was lost or fenced, and the command was stopped
    69   the database cannot be reached
-   78   configuration, or the schema of the database
+   78   configuration, the schema of the database, or no worktree to be had
    64   usage
   124   the run's --timeout
   126   the command cannot be executed
@@ -127,6 +128,13 @@ impl From<EmbeddedError> for Failure {
 impl From<DoorError> for Failure {
     fn from(error: DoorError) -> Failure {
         Failure::new(code::CONFIG, error)
+    }
+}
+
+impl From<WorkspaceError> for Failure {
+    fn from(error: WorkspaceError) -> Failure {
+        let code = if matches!(error, WorkspaceError::Held { .. }) { code::HELD } else { code::CONFIG };
+        Failure::new(code, error)
     }
 }
 

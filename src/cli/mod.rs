@@ -26,6 +26,7 @@ mod steer;
 mod stop;
 mod submit;
 mod takeover;
+mod workspace;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -48,7 +49,7 @@ enum Command {
     /// Run a command as the only executor of RUN_ID in the fleet
     Run(run::Arguments),
     /// Be a node of the fleet: claim queued runs, work on them, recover what died
-    Node(node::Arguments),
+    Node(Box<node::Arguments>),
     /// Show the nodes
     Nodes(node::NodesArguments),
     /// Ask a node to start nothing more, and to end when it is done
@@ -91,6 +92,8 @@ enum Command {
     Queues(steer::QueuesArguments),
     /// Take a run away from the executor that holds it, by force
     Takeover(takeover::Arguments),
+    /// Look at the worktrees of this host, clean them up, or show what a run has changed
+    Workspace(workspace::Arguments),
     /// Tell how far the work is (from inside a run)
     Progress(progress::Arguments),
     /// Create or update the schema in the database
@@ -174,6 +177,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Audit(arguments) => audit::execute(&arguments, &settings),
         Command::Stop(arguments) => stop::execute(&arguments, &settings),
         Command::Takeover(arguments) => takeover::execute(&arguments, &settings),
+        Command::Workspace(arguments) => workspace::execute(&arguments, &settings),
         Command::Progress(arguments) => progress::execute(&arguments),
         Command::Migrate(arguments) => migrate::execute(arguments, &settings),
         Command::Doctor(arguments) => doctor::execute(&arguments, &settings),

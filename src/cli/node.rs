@@ -7,8 +7,8 @@ use clap::Args;
 use super::context;
 use super::exit::{Failure, code};
 use super::print;
-use super::settings::{Settings, Why};
-use crate::daemon::{self, Setup};
+use super::settings::{Settings, Why, WorktreeFlags};
+use crate::daemon::{self, Setup, Workspaces};
 use crate::http::Door;
 use crate::log::{self, Format};
 use crate::metrics::Metrics;
@@ -41,6 +41,23 @@ pub(super) struct Arguments {
     /// Folder for the output of runs
     #[arg(long, value_name = "DIR")]
     runs_dir: Option<String>,
+    #[command(flatten)]
+    worktree: WorktreeFlags,
+    /// Fetch the submodules of worktrees as well: true (by default) or false
+    #[arg(long, value_name = "BOOL", hide_short_help = true)]
+    workspace_submodules: Option<String>,
+    /// Folder for worktrees, where that is not in the state folder
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    workspace_dir: Option<String>,
+    /// Remove worktrees whose attempts ended so long ago; their work stays in the repository
+    #[arg(long, value_name = "DURATION", hide_short_help = true)]
+    workspace_keep_for: Option<String>,
+    /// Remove all worktrees but the newest so many
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    workspace_keep: Option<String>,
+    /// Remove the oldest worktrees while less than this is free
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
+    workspace_free_disk_min: Option<String>,
     /// How much of an attempt's output is kept: its newest
     #[arg(long, value_name = "SIZE")]
     log_bytes_max: Option<String>,
@@ -95,6 +112,11 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         ("poll_interval", arguments.poll_interval.clone()),
         ("drain_timeout", arguments.drain_timeout.clone()),
         ("allow_submitted_commands", arguments.allow_submitted_commands.then(|| "true".to_owned())),
+        ("workspace.submodules", arguments.workspace_submodules.clone()),
+        ("workspace.keep_for", arguments.workspace_keep_for.clone()),
+        ("workspace.keep", arguments.workspace_keep.clone()),
+        ("workspace.free_disk_min", arguments.workspace_free_disk_min.clone()),
+        ("workspace.dir", arguments.workspace_dir.clone()),
         ("runs_dir", arguments.runs_dir.clone()),
         ("log_bytes_max", arguments.log_bytes_max.clone()),
         ("http.listen", arguments.http.clone()),
@@ -104,12 +126,14 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     ]
     .into_iter()
     .filter_map(|(key, value)| Some((key, value?)))
+    .chain(arguments.worktree.given())
     .collect();
     let config = context::config_with(settings, given)?;
     log::begin(config.log_format(Format::of_stderr())?, false);
     // Before anything is asked of the database: a second node on this host says so, and does nothing.
     let http = if arguments.once { config.http_if_asked()? } else { config.http()? };
     let http = http.as_ref().map(Door::open).transpose()?;
+    let state = StateDir::open(&config.state_dir())?;
     context::block_on(async {
         let catalogue = config.catalogue()?;
         let metrics = http.as_ref().map(|_| Metrics::of_node(&catalogue.queues)).unwrap_or_default();
@@ -119,7 +143,12 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             timing: config.timing()?,
             stop_grace: config.stop_grace()?,
             containment: config.containment()?,
-            state: StateDir::open(&config.state_dir())?,
+            workspaces: Workspaces {
+                defaults: config.workspace()?,
+                place: config.place(state.clone()),
+                policy: config.workspace_policy()?,
+            },
+            state,
             catalogue,
             slots: config.slots()?,
             poll_interval: config.poll_interval()?,

@@ -53,6 +53,18 @@ pub(super) fn ago(seconds: f64) -> String {
     format!("{value:.0} {unit} ago")
 }
 
+/// A size in words: `3.2 MiB`.
+pub(super) fn bytes(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB"] {
+        if value < 1024.0 {
+            return format!("{value:.0} {unit}");
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} GiB")
+}
+
 /// A moment in a table: seconds, UTC.
 pub(super) fn moment(at: chrono::DateTime<chrono::Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%SZ").to_string()

@@ -1,6 +1,7 @@
 //! `systole run`: a command as the only executor of a run.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use clap::Args;
 use super::context;
 use super::exit::{Failure, code};
 use super::print::ago;
-use super::settings::Settings;
+use super::settings::{Settings, WorktreeFlags};
 use crate::attempt::{self, Conclusion, Job, Outcome, Patience, Plan, Refusal};
 use crate::elapsed::parse_duration;
 use crate::guard::KillReason;
@@ -19,6 +20,7 @@ use crate::log::{self, Format, What};
 use crate::metrics::Metrics;
 use crate::outcome::InstanceStatus;
 use crate::state_dir::StateDir;
+use crate::workspace::Wish;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -39,6 +41,11 @@ pub(super) struct Arguments {
     /// Take over from a silent executor without first watching the database's clock
     #[arg(long)]
     trust_db_clock: bool,
+    /// Work in this folder, which no other run on this host uses meanwhile
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["workspace_repo", "workspace_base", "workspace_branch"])]
+    workspace: Option<PathBuf>,
+    #[command(flatten)]
+    worktree: WorktreeFlags,
     /// Say nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -56,11 +63,16 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
         Some(text) => Patience::For(duration("--wait", text)?),
     };
     let timeout = arguments.timeout.as_deref().map(|text| duration("--timeout", text)).transpose()?;
-    let config = context::config(settings)?;
+    let config = context::config_with(settings, arguments.worktree.given())?;
     // Also under cron: somebody reads its mail.
     log::begin(config.log_format(Format::Text)?, true);
     let timing = config.timing()?;
     let once = arguments.once;
+    let state = StateDir::open(&config.state_dir())?;
+    let workspace = match &arguments.workspace {
+        Some(folder) => Some((Wish::Folder(folder.clone()), config.place(state.clone()))),
+        None => config.workspace()?.wish().map(|wish| (wish, config.place(state.clone()))),
+    };
     context::block_on(async {
         let target = context::target(&config).await?;
         let mut command = arguments.command.into_iter();
@@ -73,10 +85,11 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
             stall_timeout: None,
             timing,
             stop_grace: config.stop_grace()?,
-            state: StateDir::open(&config.state_dir())?,
+            state,
             quiet: arguments.quiet,
             is_alone: true,
             log: None,
+            workspace,
             metrics: Metrics::default(),
             tenure: OnceLock::new(),
         };

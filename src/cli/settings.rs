@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::identity::By;
+use crate::workspace::{BASE_VARIABLE, BRANCH_VARIABLE, REPO_VARIABLE};
 
 /// All of these can also be set as SYSTOLE_… in the environment, or in systole.toml.
 #[derive(Debug, Args)]
@@ -56,6 +57,39 @@ pub(super) struct Settings {
     /// Of what a node, an exporter or run say of themselves: auto (text, and for the first two json without a terminal), text, json
     #[arg(long, global = true, value_name = "FORMAT", hide_short_help = true)]
     log_format: Option<String>,
+}
+
+/// A worktree for each attempt.
+#[derive(Debug, Args)]
+pub(super) struct WorktreeFlags {
+    /// Work in a fresh git worktree of this repository [env: SYSTOLE_WORKSPACE_REPO]
+    #[arg(long, value_name = "PATH")]
+    workspace_repo: Option<String>,
+    /// The commit that it begins at, where that is not the repository's HEAD [env: SYSTOLE_WORKSPACE_BASE]
+    #[arg(long, value_name = "REF")]
+    workspace_base: Option<String>,
+    /// On a branch of its own, systole/RUN-ATTEMPT, and not with a detached head
+    #[arg(long)]
+    workspace_branch: bool,
+}
+
+impl WorktreeFlags {
+    /// The values that were given, by key.
+    pub(super) fn given(&self) -> BTreeMap<&'static str, String> {
+        let keys = ["workspace.repo", "workspace.base", "workspace.branch"];
+        keys.into_iter().zip(self.values()).filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    /// The same in the environment of a run, for the node that starts it.
+    pub(super) fn environment(&self) -> impl Iterator<Item = (String, String)> {
+        let names = [REPO_VARIABLE, BASE_VARIABLE, BRANCH_VARIABLE];
+        names.into_iter().zip(self.values()).filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    }
+
+    fn values(&self) -> [Option<String>; 3] {
+        let branch = self.workspace_branch.then(|| "true".to_owned());
+        [self.workspace_repo.clone(), self.workspace_base.clone(), branch]
+    }
 }
 
 /// Why somebody asks for something: it stands in the history.

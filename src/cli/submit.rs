@@ -10,7 +10,7 @@ use clap::Args;
 use super::context;
 use super::exit::{Failure, code};
 use super::print;
-use super::settings::Settings;
+use super::settings::{Settings, WorktreeFlags};
 use crate::db::{DbError, Link};
 use crate::identity::Identity;
 use crate::run::{Submission, queue};
@@ -67,6 +67,8 @@ pub(super) struct Arguments {
     /// Anything, for programs that read it
     #[arg(long, value_name = "JSON")]
     meta: Option<String>,
+    #[command(flatten)]
+    worktree: WorktreeFlags,
     /// The name of a command of the nodes' configuration, instead of a command here
     #[arg(long, value_name = "NAME", conflicts_with = "argv")]
     command: Option<String>,
@@ -138,7 +140,7 @@ fn described(arguments: &Arguments) -> Result<Submission, Failure> {
         priority: arguments.priority,
         after: optional("--after", &arguments.after)?,
         labels: pairs("--label", &arguments.label)?,
-        env: trace().chain(pairs("--env", &arguments.env)?).collect(),
+        env: trace().chain(arguments.worktree.environment()).chain(pairs("--env", &arguments.env)?).collect(),
         timeout: optional("--timeout", &arguments.timeout)?,
         stall_timeout: optional("--stall-timeout", &arguments.stall_timeout)?,
         max_attempts: arguments.max_attempts,

@@ -1,4 +1,4 @@
-//! The configuration file: one flat TOML table, with one section for HTTP. An unknown key is an error, so that a misspelt one is not silently lost.
+//! The configuration file: one flat TOML table, with a section for HTTP and one for workspaces. An unknown key is an error, so that a misspelt one is not silently lost.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -69,8 +69,8 @@ fn parse(path: &Path, text: &str) -> Result<Values, FileError> {
         FileError::Malformed { path: path(), error: format!("line {line}: {}", error.message()) }
     })?;
     let flat = table.into_iter().flat_map(|(key, value)| match (key.as_str(), value) {
-        ("http", toml::Value::Table(section)) => {
-            section.into_iter().map(|(name, value)| (format!("http.{name}"), value)).collect()
+        ("http" | "workspace", toml::Value::Table(section)) => {
+            section.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)).collect()
         }
         (_, value) => vec![(key, value)],
     });
@@ -95,7 +95,9 @@ fn parse(path: &Path, text: &str) -> Result<Values, FileError> {
             toml::Value::String(text) => text,
             toml::Value::Boolean(truth) => truth.to_string(),
             // The only ones without a unit, or with one in their name.
-            toml::Value::Integer(number) if ["slots", "log_bytes_max"].contains(&key.as_str()) => number.to_string(),
+            toml::Value::Integer(number) if ["slots", "log_bytes_max", "workspace.keep"].contains(&key.as_str()) => {
+                number.to_string()
+            }
             other => return Err(FileError::WrongType { path: path(), key, kind: other.type_str() }),
         };
         values.keys.insert(key, text);

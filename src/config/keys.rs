@@ -50,5 +50,13 @@ pub(crate) const KEYS: &[Key] = &[
     key("http.advertise", "http-advertise", &["SYSTOLE_HTTP_ADVERTISE"], None),
     key("http.fleet", "http-fleet", &["SYSTOLE_HTTP_FLEET"], None),
     key("http.token_file", "http-token-file", &["SYSTOLE_HTTP_TOKEN_FILE"], None),
+    key("workspace.repo", "workspace-repo", &["SYSTOLE_WORKSPACE_REPO"], None),
+    key("workspace.base", "workspace-base", &["SYSTOLE_WORKSPACE_BASE"], None),
+    key("workspace.branch", "workspace-branch", &["SYSTOLE_WORKSPACE_BRANCH"], None),
+    key("workspace.submodules", "workspace-submodules", &["SYSTOLE_WORKSPACE_SUBMODULES"], Some("true")),
+    key("workspace.dir", "workspace-dir", &["SYSTOLE_WORKSPACE_DIR"], None),
+    key("workspace.keep_for", "workspace-keep-for", &["SYSTOLE_WORKSPACE_KEEP_FOR"], None),
+    key("workspace.keep", "workspace-keep", &["SYSTOLE_WORKSPACE_KEEP"], None),
+    key("workspace.free_disk_min", "workspace-free-disk-min", &["SYSTOLE_WORKSPACE_FREE_DISK_MIN"], None),
     key("runs_dir", "runs-dir", &["SYSTOLE_RUNS_DIR", "AUTONOMOUS_RUNS_DIR"], None),
 ];

@@ -3,6 +3,7 @@
 mod file;
 mod http;
 mod keys;
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -298,7 +299,7 @@ impl Config {
     }
 
     fn duration(&self, key: &'static str) -> Result<Duration, ConfigError> {
-        let text = self.text(key).expect("every duration has a default");
+        let text = self.text(key).expect("it has a default, or was looked for");
         parse_duration(text).ok_or_else(|| self.refuse(key, "a duration such as 500ms, 30s or 5m"))
     }
 

@@ -84,15 +84,21 @@ async fn attempt_at(
     let (tenure, predecessor) = (assignment.tenure.clone(), assignment.predecessor.clone());
     let (run_id, instance_id, fence) = (tenure.run_id.clone(), tenure.instance_id, tenure.fence);
     let argv = assignment.asked().and_then(|asked| setup.catalogue.command(asked, run_id.as_str(), tenure.attempt));
-    let Some((program, arguments)) = argv.and_then(|mut argv| (!argv.is_empty()).then(|| (argv.remove(0), argv)))
-    else {
-        // The lanes say what may be started here: its description has changed since.
-        let lease = shared.coordinator.hold(tenure, predecessor).await?;
-        let detail = json!({ "start_failed": "this node may not start it, or its description is gone" });
-        let end = End { detail, ..End::of(InstanceStatus::Failed) };
-        // Whatever is not recorded by then is given back behind our back.
-        let _ = tokio::time::timeout(setup.timing.attempt_timeout, lease.finish(end)).await;
-        return Ok(Conclusion::Lost { why: "it may not be started here".to_owned() });
+    // The lanes say what may be started here: its description has changed since.
+    let startable = argv.and_then(|mut argv| (!argv.is_empty()).then(|| (argv.remove(0), argv)));
+    let startable = startable.ok_or_else(|| "this node may not start it, or its description is gone".to_owned());
+    let wished = || setup.workspaces.defaults.asked(&assignment.env, setup.catalogue.allow_submitted_commands);
+    let startable = startable.and_then(|(program, arguments)| Ok((program, arguments, wished()?)));
+    let (program, arguments, wish) = match startable {
+        Ok(startable) => startable,
+        Err(why) => {
+            let lease = shared.coordinator.hold(tenure, predecessor).await?;
+            let detail = json!({ "start_failed": why });
+            let end = End { detail, ..End::of(InstanceStatus::Failed) };
+            // Whatever is not recorded by then is given back behind our back.
+            let _ = tokio::time::timeout(setup.timing.attempt_timeout, lease.finish(end)).await;
+            return Ok(Conclusion::Lost { why: format!("it may not be started here: {why}") });
+        }
     };
     let prepared = async {
         let (recorder, outlet) = record(shared, &run_id, tenure.attempt).await.map_err(AttemptError::Log)?;
@@ -122,6 +128,7 @@ async fn attempt_at(
         quiet: false,
         is_alone: false,
         log: Some(recorder.recording().path().to_owned()),
+        workspace: wish.map(|wish| (wish, setup.workspaces.place.clone())),
         metrics: setup.target.metrics().clone(),
         tenure: OnceLock::new(),
     };

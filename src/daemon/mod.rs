@@ -15,6 +15,7 @@ mod leaving;
 mod outputs;
 mod sweep;
 mod telling;
+mod tidying;
 mod turns;
 
 use std::collections::HashMap;
@@ -45,6 +46,8 @@ use crate::tenure::{History, Tenure};
 pub(crate) use assignment::Report;
 use leaving::Phase;
 use outputs::Outputs;
+use tidying::Tidying;
+pub(crate) use tidying::Workspaces;
 use turns::Turns;
 
 /// After the guards of this host could not be had: something is out of room, and claiming would only hurt.
@@ -70,6 +73,7 @@ pub(crate) struct Setup {
     pub(crate) poll_interval: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) runs_dir: PathBuf,
+    pub(crate) workspaces: Workspaces,
     /// Of an attempt.
     pub(crate) log_bytes_max: u64,
     /// Where it answers over HTTP, if it does.
@@ -124,6 +128,7 @@ struct Node {
     beaten_at: Instant,
     prune_due: Instant,
     forget_due: Instant,
+    tidying: Tidying,
     trouble_told: bool,
     readiness: watch::Sender<Readiness>,
 }
@@ -184,6 +189,7 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
         beaten_at: Instant::from_nanos(0),
         prune_due: now + sweep::PRUNE_INTERVAL,
         forget_due: now,
+        tidying: Tidying::new(),
         trouble_told: false,
         readiness,
     };
@@ -328,13 +334,6 @@ impl Node {
                     log::say_of(What::Bug, about, format_args!("it ended in a bug of ours: {error}"));
                 }
             }
-        }
-    }
-
-    fn trouble(&mut self, error: &DbError) {
-        // Once each time: what goes on is not news.
-        if !std::mem::replace(&mut self.trouble_told, true) {
-            log::say(What::DatabaseTrouble, error);
         }
     }
 }

@@ -60,6 +60,7 @@ impl Node {
             }
         }
         self.forget_logs().await;
+        self.tidying.look(&shared.setup.workspaces).await;
         let testimony = shared.coordinator.testimony().await;
         let by = &self.claimer.registration().identity.executor_id;
         match self.link.call(async |session| store::reap(session, by, testimony).await).await {

@@ -51,6 +51,14 @@ pub(super) fn begin(setup: &mut Setup) -> Result<(watch::Sender<Readiness>, Opti
 }
 
 impl Node {
+    /// What the database answers, when it is trouble.
+    pub(super) fn trouble(&mut self, error: &DbError) {
+        // Once each time: what goes on is not news.
+        if !std::mem::replace(&mut self.trouble_told, true) {
+            log::say(What::DatabaseTrouble, error);
+        }
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         self.shared.setup.target.metrics()
     }

@@ -58,6 +58,9 @@ fn run(socket: &UnixStream, stdin: &OwnedFd) -> io::Result<i32> {
 fn command(order: Order) -> Command {
     let mut command = Command::new(&order.program);
     command.args(&order.arguments);
+    if let Some(folder) = &order.folder {
+        command.current_dir(folder);
+    }
     for (name, value) in &order.environment {
         match value {
             Some(value) => command.env(name, value),

@@ -48,6 +48,33 @@ pub(crate) fn sweep(instances: &Path, fleet_id: Uuid) -> io::Result<Vec<Death>> 
     Ok(deaths)
 }
 
+/// What this host knows of the end of a tenure of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// Its tree is empty, or has never been.
+    Over,
+    /// Its guard lives.
+    Alive,
+    /// Its guard is gone, and has left no certificate.
+    Missing,
+}
+
+/// Whether the tree of this instance is gone. What its guard has armed is here until its end is recorded.
+pub(crate) fn proof_of_end(instances: &Path, instance_id: InstanceId) -> Proof {
+    let mut file = match InstanceFile::try_lock(&file_of(instances, instance_id)) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Proof::Alive,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Proof::Over,
+        Err(_) => return Proof::Missing,
+    };
+    match file.read() {
+        Ok((_, Some(_))) => Proof::Over,
+        // Nothing survives a boot.
+        Ok((Some(header), None)) if header.boot_id.is_some() && header.boot_id != boot_id() => Proof::Over,
+        _ => Proof::Missing,
+    }
+}
+
 /// The death that this file tells of, if it tells this database of one.
 pub(crate) fn examine(path: &Path, fleet_id: Uuid) -> io::Result<Option<Death>> {
     let Some(mut file) = InstanceFile::try_lock(path)? else { return Ok(None) };

@@ -134,6 +134,8 @@ pub(crate) struct Order {
     pub(crate) arguments: Vec<OsString>,
     /// Set, or with `None` removed, in the environment that was handed down.
     pub(crate) environment: Vec<(OsString, Option<OsString>)>,
+    /// Where it starts, if not where we did.
+    pub(crate) folder: Option<OsString>,
 }
 
 /// Whom a signal is for.
@@ -231,6 +233,7 @@ mod tests {
             program: "sh".into(),
             arguments: vec![std::os::unix::ffi::OsStringExt::from_vec(vec![0xff, 0xfe])],
             environment: vec![("A".into(), Some("b".into())), ("GONE".into(), None)],
+            folder: None,
         };
         let bytes =
             [encode(&ToGuard::Tick { at: Instant::from_nanos(7) }), encode(&ToGuard::Go(Box::new(order)))].concat();

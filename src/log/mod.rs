@@ -78,6 +78,8 @@ whats! {
     Quarantine, "quarantine", warn;
     DiskFull, "disk_full", error;
     OutputNotShown, "output_not_shown", warn;
+    WorkNotKept, "work_not_kept", warn;
+    WorkspacesCleaned, "workspaces_cleaned", info;
     Scarce, "scarce", warn;
     Failed, "failed", error;
     Bug, "bug", error;

@@ -1,0 +1,179 @@
+//! The git program, told where it is and nothing else: no variable of somebody else's git, no hook, no gc, no prompt.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use super::error::WorkspaceError;
+
+/// Of git's variables only those that say how to reach others, and which configuration there is.
+const LEFT_ALONE: &[&str] = &[
+    "GIT_SSH",
+    "GIT_SSL",
+    "GIT_HTTP",
+    "GIT_ASKPASS",
+    "GIT_ALLOW_PROTOCOL",
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_EXEC_PATH",
+];
+
+/// Hooks are for people at work; ours would run them with nobody to see them fail.
+const ALWAYS: &[&str] = &[
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "core.safecrlf=false",
+    "advice.addEmbeddedRepo=false",
+];
+
+/// git in one folder.
+#[derive(Debug, Clone)]
+pub(super) struct Git {
+    folder: PathBuf,
+    variables: Vec<(&'static str, OsString)>,
+}
+
+/// What a git that failed has said.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) said: String,
+    doing: String,
+    folder: PathBuf,
+}
+
+impl From<Refusal> for WorkspaceError {
+    fn from(refusal: Refusal) -> WorkspaceError {
+        WorkspaceError::git(&refusal.doing, &refusal.folder, &refusal.said)
+    }
+}
+
+impl Git {
+    pub(super) fn at(folder: &Path) -> Git {
+        Git { folder: folder.to_owned(), variables: Vec::new() }
+    }
+
+    /// With this as its repository, whatever the folder says.
+    pub(super) fn of(git_dir: &Path, work_tree: &Path) -> Git {
+        Git::at(work_tree).with("GIT_DIR", git_dir).with("GIT_WORK_TREE", work_tree)
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Git {
+        self.variables.push((name, value.as_ref().to_owned()));
+        self
+    }
+
+    /// What it prints.
+    pub(super) fn run(&self, arguments: &[&str]) -> Result<Vec<u8>, WorkspaceError> {
+        Ok(self.ask(arguments, b"")??)
+    }
+
+    /// The same, as one line.
+    pub(super) fn line(&self, arguments: &[&str]) -> Result<String, WorkspaceError> {
+        Ok(String::from_utf8_lossy(&self.run(arguments)?).trim_end_matches('\n').to_owned())
+    }
+
+    /// A line, where failing is an answer as well.
+    pub(super) fn line_if_any(&self, arguments: &[&str]) -> Result<Option<String>, WorkspaceError> {
+        let answer = self.ask(arguments, b"")?.ok();
+        Ok(answer.map(|answer| String::from_utf8_lossy(&answer).trim_end().to_owned()).filter(|line| !line.is_empty()))
+    }
+
+    /// What it prints, or what it has said instead.
+    pub(super) fn ask(&self, arguments: &[&str], input: &[u8]) -> Result<Result<Vec<u8>, Refusal>, WorkspaceError> {
+        let output = self.command(arguments).and_then(|mut command| {
+            let mut child = command.spawn()?;
+            let mut stdin = child.stdin.take().expect("piped");
+            std::thread::scope(|scope| {
+                // It may answer before it has read all.
+                scope.spawn(move || {
+                    let _ = stdin.write_all(input);
+                });
+                child.wait_with_output()
+            })
+        });
+        let output = output.map_err(WorkspaceError::NoGit)?;
+        if output.status.success() {
+            return Ok(Ok(output.stdout));
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = if said.trim().is_empty() { output.status.to_string() } else { said };
+        let doing = arguments.iter().find(|argument| !argument.starts_with('-')).copied().unwrap_or_default();
+        Ok(Err(Refusal { said, doing: doing.to_owned(), folder: self.folder.clone() }))
+    }
+
+    fn command(&self, arguments: &[&str]) -> std::io::Result<Command> {
+        let mut command = Command::new("git");
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("GIT_") && !LEFT_ALONE.iter().any(|left| text.starts_with(left)) {
+                command.env_remove(&name);
+            }
+        }
+        command.envs([("GIT_TERMINAL_PROMPT", "0"), ("GIT_OPTIONAL_LOCKS", "0"), ("LC_ALL", "C")]);
+        for who in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{who}_NAME"), "systole").env(format!("GIT_{who}_EMAIL"), "systole@localhost");
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.args(ALWAYS.iter().flat_map(|setting| ["-c", setting])).args(arguments);
+        // A Ctrl-C is for the command, and not for a checkout in the middle.
+        command.current_dir(&self.folder).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(command)
+    }
+}
+
+/// Refuses a git that knows too little, once for each process.
+pub(super) fn check_version() -> Result<(), WorkspaceError> {
+    static FOUND: OnceLock<String> = OnceLock::new();
+    let found = match FOUND.get() {
+        Some(found) => found,
+        None => {
+            let found = Git::at(Path::new("/")).line(&["version"])?;
+            FOUND.get_or_init(|| found)
+        }
+    };
+    match version_of(found) {
+        Some(version) if version >= (2, 25) => Ok(()),
+        _ => Err(WorkspaceError::OldGit { found: found.clone() }),
+    }
+}
+
+fn version_of(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.strip_prefix("git version ")?.split(['.', ' ']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// The parts of what git prints with `-z`.
+pub(super) fn split(output: &[u8]) -> impl Iterator<Item = &[u8]> {
+    output.split(|byte| *byte == 0).filter(|part| !part.is_empty())
+}
+
+/// A path as git has said it.
+pub(super) fn path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(bytes.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_told_from_each_other() {
+        for (text, version) in [
+            ("git version 2.25.1", Some((2, 25))),
+            ("git version 2.39.5 (Apple Git-154)", Some((2, 39))),
+            ("git version 2.9", Some((2, 9))),
+            ("got version 2.30.0", None),
+        ] {
+            assert_eq!(version_of(text), version, "{text}");
+        }
+        assert!((2, 9) < (2, 25) && (2, 25) < (3, 0));
+    }
+}

@@ -1,0 +1,106 @@
+//! One attempt in its place, from before its command to after it.
+
+use std::path::{Path, PathBuf};
+
+use chrono::Utc;
+
+use super::error::WorkspaceError;
+use super::lease::Lease;
+use super::record::{Phase, Record};
+use super::repository::Repository;
+use super::wish::Wish;
+use super::{path, reclaim, snapshot, worktree};
+use crate::ids::{InstanceId, RunId};
+use crate::state_dir::StateDir;
+
+/// Where this host keeps worktrees, and what it knows of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) state: StateDir,
+    pub(crate) worktrees: PathBuf,
+}
+
+/// Whose place it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Tenant {
+    pub(crate) run_id: RunId,
+    pub(crate) attempt: i32,
+    pub(crate) instance_id: InstanceId,
+    pub(crate) executor_id: String,
+}
+
+/// A place that is ours until this is dropped. The worktree stays after that, until it is reclaimed.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    place: Place,
+    lease: Lease,
+    record: Option<Record>,
+}
+
+impl Workspace {
+    /// Makes or takes it. Blocks for as long as a checkout takes; leaves nothing behind if it fails.
+    pub(crate) fn open(wish: &Wish, place: &Place, tenant: &Tenant) -> Result<Workspace, WorkspaceError> {
+        let holder = tenant.to_string();
+        let wish = match wish {
+            Wish::Worktree(wish) => wish,
+            Wish::Folder(folder) => {
+                let lease = Lease::take(&place.state, folder, &holder)?;
+                return Ok(Workspace { place: place.clone(), lease, record: None });
+            }
+        };
+        let repository = Repository::at(&wish.repository)?;
+        let base = repository.resolve(wish.base.as_deref())?;
+        let mut record = place.plan(&repository, base, tenant)?;
+        worktree::make_folder(&record.path)?;
+        let lease = match Lease::take(&place.state, &record.path, &holder) {
+            Ok(lease) => lease,
+            Err(error) => {
+                worktree::discard(&record, place);
+                return Err(error);
+            }
+        };
+        worktree::make(&mut record, &repository, wish, place)?;
+        Ok(Workspace { place: place.clone(), lease, record: Some(record) })
+    }
+
+    /// Absolute, without links.
+    pub(crate) fn path(&self) -> &Path {
+        self.lease.path()
+    }
+
+    /// The ref with the work of an earlier attempt at the same run in the same repository, if that has left any. One that was
+    /// killed on this host is kept now, if it was not.
+    pub(crate) fn work_of(&self, attempt: i32) -> Option<String> {
+        let record = self.record.as_ref()?;
+        reclaim::settle_run(&self.place, &record.run_id, record.attempt);
+        let name = path::snapshot_ref(&record.run_id, attempt);
+        let git = super::git::Git::at(&record.repository).with("GIT_DIR", &record.repository);
+        git.line_if_any(&["rev-parse", "--verify", "--quiet", &name]).ok()?.map(|_| name)
+    }
+
+    /// Keeps what the command has left in its worktree. Nothing of it may run any more. The ref that has it, if there was anything.
+    pub(crate) fn keep(&mut self) -> Result<Option<String>, WorkspaceError> {
+        let Some(record) = &mut self.record else { return Ok(None) };
+        if record.phase == Phase::Kept {
+            return Ok(record.snapshot.as_ref().map(|_| path::snapshot_ref(&record.run_id, record.attempt)));
+        }
+        record.ended_at = Some(Utc::now());
+        match snapshot::take(record, &record.path, &self.place.state) {
+            Ok(commit) => {
+                (record.snapshot, record.phase) = (commit, Phase::Kept);
+                record.write(&self.place.state)?;
+                Ok(record.snapshot.as_ref().map(|_| path::snapshot_ref(&record.run_id, record.attempt)))
+            }
+            Err(error) => {
+                let _ = record.write(&self.place.state);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Tenant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "executor {} for run \"{}\" attempt {}", self.executor_id, self.run_id, self.attempt)
+    }
+}
