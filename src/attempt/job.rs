@@ -32,6 +32,8 @@ pub(crate) struct Job {
     pub(crate) is_alone: bool,
     /// Where its output is recorded, for whoever finds it dead.
     pub(crate) log: Option<PathBuf>,
+    /// Where what is kept of the run goes, unless the disk refuses.
+    pub(crate) run_dir: Option<PathBuf>,
     /// Where it is to work, if not where we are.
     pub(crate) workspace: Option<(Wish, Place)>,
     pub(crate) metrics: Metrics,

@@ -296,6 +296,7 @@ fn surroundings(
         attempt: lease.attempt(),
         executor_id,
         predecessor: lease.predecessor().map(|it| (it.executor_id.as_str(), it.cause.map_or("", Cause::as_str))),
+        run_dir: job.run_dir.as_deref(),
         socket: progress.map(ProgressSocket::path),
     }));
     variables

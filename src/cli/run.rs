@@ -20,7 +20,7 @@ use crate::log::{self, Format, What};
 use crate::metrics::Metrics;
 use crate::outcome::InstanceStatus;
 use crate::state_dir::StateDir;
-use crate::workspace::Wish;
+use crate::workspace::{Wish, artifacts};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -69,6 +69,16 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
     let timing = config.timing()?;
     let once = arguments.once;
     let state = StateDir::open(&config.state_dir())?;
+    let runs_dir = config.runs_dir();
+    // A disk that is full keeps nobody from working.
+    let run_dir = artifacts::make_folder(&runs_dir, &run_id);
+    if let (Err(error), false) = (&run_dir, arguments.quiet) {
+        let path = runs_dir.display();
+        log::say(
+            What::Scarce,
+            format_args!("{path} cannot be used: {error}. The command has no SYSTOLE_RUN_DIR; runs_dir names another"),
+        );
+    }
     let workspace = match &arguments.workspace {
         Some(folder) => Some((Wish::Folder(folder.clone()), config.place(state.clone()))),
         None => config.workspace()?.wish().map(|wish| (wish, config.place(state.clone()))),
@@ -89,6 +99,7 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
             quiet: arguments.quiet,
             is_alone: true,
             log: None,
+            run_dir: run_dir.ok(),
             workspace,
             metrics: Metrics::default(),
             tenure: OnceLock::new(),

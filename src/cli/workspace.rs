@@ -181,9 +181,13 @@ fn diff(place: &Place, config: &Config, arguments: &DiffArguments) -> Result<u8,
 
 /// Into the clipboard, if there is one, and into a file in any case.
 fn copy(runs_dir: &Path, run_id: &RunId, text: &[u8]) -> Result<u8, Failure> {
-    let file = runs_dir.join(workspace::path::name_of(run_id)).join("work.diff");
-    let written = file.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&file, text));
-    written.map_err(|error| Failure::new(code::CONFIG, format!("{} cannot be written: {error}", file.display())))?;
+    let written = workspace::artifacts::make_folder(runs_dir, run_id).and_then(|folder| {
+        let file = folder.join("work.diff");
+        std::fs::write(&file, text).map(|()| file)
+    });
+    let file = written.map_err(|error| {
+        Failure::new(code::CONFIG, format!("nothing can be written in {}: {error}", runs_dir.display()))
+    })?;
     let taken = CLIPBOARDS.iter().find(|(program, arguments, display)| {
         (display.is_empty() || std::env::var_os(display).is_some()) && takes(program, arguments, text)
     });

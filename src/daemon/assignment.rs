@@ -21,6 +21,7 @@ use crate::node::store::Assignment;
 use crate::outcome::{End, InstanceStatus};
 use crate::output::{self, Recorder};
 use crate::supervise::Signals;
+use crate::workspace::artifacts;
 
 /// What a run finds of the node's own environment: what programs need to find their way, and nothing that may be a secret.
 const HANDED_DOWN: &[&str] = &["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "HOSTNAME"];
@@ -101,12 +102,16 @@ async fn attempt_at(
         }
     };
     let prepared = async {
+        // A disk that does not take it costs output, and never the run: the recorder says so.
+        let (runs_dir, run) = (setup.runs_dir.clone(), run_id.clone());
+        let run_dir =
+            tokio::task::spawn_blocking(move || artifacts::make_folder(&runs_dir, &run).ok()).await.ok().flatten();
         let (recorder, outlet) = record(shared, &run_id, tenure.attempt).await.map_err(AttemptError::Log)?;
         let mut guard = Guard::start(Preparation { instance_id, wish: setup.containment }, outlet)?;
         let secured = guard.ready().await?;
-        Ok((guard, secured, recorder))
+        Ok((guard, secured, recorder, run_dir))
     };
-    let (guard, secured, recorder) = match prepared.await {
+    let (guard, secured, recorder, run_dir) = match prepared.await {
         Ok(prepared) => prepared,
         Err(error) => {
             // Another node may do better.
@@ -128,6 +133,7 @@ async fn attempt_at(
         quiet: false,
         is_alone: false,
         log: Some(recorder.recording().path().to_owned()),
+        run_dir,
         workspace: wish.map(|wish| (wish, setup.workspaces.place.clone())),
         metrics: setup.target.metrics().clone(),
         tenure: OnceLock::new(),

@@ -14,6 +14,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) executor_id: &'a str,
     /// Whose work this attempt takes over: who it was, and how it is known to have died.
     pub(crate) predecessor: Option<(&'a str, &'a str)>,
+    /// Where what is to be kept of the run goes, if there is such a place.
+    pub(crate) run_dir: Option<&'a Path>,
     pub(crate) socket: Option<&'a Path>,
 }
 
@@ -28,6 +30,7 @@ pub(crate) fn environment(of: &Surroundings<'_>) -> Vec<(OsString, Option<OsStri
         ("SYSTOLE_EXECUTOR_ID", set(of.executor_id.to_owned())),
         ("SYSTOLE_PREDECESSOR", of.predecessor.and_then(|(who, _)| set(who.to_owned()))),
         ("SYSTOLE_PREDECESSOR_CAUSE", of.predecessor.and_then(|(_, cause)| set(cause.to_owned()))),
+        ("SYSTOLE_RUN_DIR", of.run_dir.map(|path| path.as_os_str().to_owned())),
         ("SYSTOLE_SOCKET", of.socket.map(|path| path.as_os_str().to_owned())),
         // The guard was started without them. The command's own database, DATABASE_URL, is its own business.
         ("SYSTOLE_DATABASE_URL", None),

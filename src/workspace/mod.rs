@@ -9,6 +9,7 @@
 //! Workspace::open → [lease on the folder · worktree made] → the command → keep() [snapshot] → … → reclaim::remove
 //! ```
 
+pub(crate) mod artifacts;
 mod error;
 mod git;
 mod lease;

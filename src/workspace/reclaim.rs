@@ -90,7 +90,10 @@ pub(crate) fn remove(place: &Place, record: &Record) -> Result<(), WorkspaceErro
     };
     if record.phase != Phase::Removing {
         if record.git_dir.is_none() {
-            // Whoever made it was killed over it, before any command was started.
+            // Whoever made it was killed over it, before any command was started. His git may still be at it.
+            if stands.exists() {
+                refuse_if_occupied(&stands)?;
+            }
             worktree::discard(&record, place);
             return Ok(());
         }

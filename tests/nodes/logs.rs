@@ -27,7 +27,8 @@ fn logs(host: &Systole, arguments: &[&str]) -> (String, String) {
 /// The files of all logs of this host.
 fn files(host: &Systole) -> Vec<PathBuf> {
     let list = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    list(&host.state.path().join("state/runs")).flat_map(|folder| list(&folder).collect::<Vec<_>>()).collect()
+    let all = list(&host.state.path().join("state/runs")).flat_map(|folder| list(&folder).collect::<Vec<_>>());
+    all.filter(|path| !path.ends_with("run_id")).collect()
 }
 
 fn kept_text(host: &Systole) -> String {
@@ -382,8 +383,9 @@ fn a_node_says_when_it_has_more_slots_than_descriptors() {
 fn logs_go_as_long_after_their_end_as_runs_do() {
     let database = Database::new();
     let host = Systole::on(&database);
-    let folder = host.state.path().join("state/runs").join("ab".repeat(16));
+    let folder = host.state.path().join("state/runs").join("r");
     fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("run_id"), "r\n").unwrap();
     for (name, days) in [("attempt-1.log", 31), ("attempt-1.log.1", 31), ("attempt-2.log", 29)] {
         let file = fs::File::create(folder.join(name)).unwrap();
         file.set_modified(std::time::SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();

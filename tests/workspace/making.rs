@@ -157,3 +157,22 @@ fn a_row_of_the_database_is_no_key_to_every_repository() {
     assert!(why.contains(repository.text()) && why.contains("[workspace]"), "{why}");
     assert_eq!(repository.git(&["worktree", "list"]).lines().count(), 1);
 }
+
+#[test]
+fn what_is_kept_of_a_run_has_a_folder_that_outlives_its_worktrees() {
+    let (_database, host) = host();
+    let repository = Repository::new();
+    let shared = host.state.path().join("shared");
+    let host = host.with("AUTONOMOUS_RUNS_DIR", shared.to_str().unwrap());
+    for (run, folder) in [("nightly", "nightly"), ("Up:1", "up_1+")] {
+        run_in(&host, &repository, run, "echo passed > $SYSTOLE_RUN_DIR/results.txt");
+        crate::clean(&host, &[]);
+        let found = std::fs::read_dir(&shared).unwrap().flatten().map(|entry| entry.path());
+        let found = found.into_iter().find(|it| it.file_name().unwrap().to_str().unwrap().starts_with(folder)).unwrap();
+        assert_eq!(std::fs::read_to_string(found.join("results.txt")).unwrap(), "passed\n");
+        assert_eq!(std::fs::read_to_string(found.join("run_id")).unwrap(), format!("{run}\n"));
+    }
+    // Without such a folder the command works all the same.
+    let host = host.with("SYSTOLE_RUNS_DIR", "/dev/null/runs");
+    assert_eq!(run_in(&host, &repository, "r", "echo ${SYSTOLE_RUN_DIR-none}"), "none\n");
+}
