@@ -29,7 +29,7 @@ use tokio::task::{Id, JoinSet};
 use uuid::Uuid;
 
 use crate::attempt::AttemptError;
-use crate::db::{DbError, Hint, HintKind, Link, Target};
+use crate::db::{Hint, HintKind, Link, Target};
 use crate::elapsed::{Instant, sleep_until};
 use crate::guard;
 use crate::guard::containment::Containment;
