@@ -10,11 +10,17 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, fstat, open, openat};
 
+/// Opens a folder to see which one it is, also one that may not be read.
+#[cfg(target_os = "linux")]
+const LOOK: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const LOOK: OFlags = OFlags::RDONLY;
+
 /// The processes in this folder, as far as can be seen. An error where it cannot be seen at all.
 pub(super) fn occupants(folder: &Path) -> io::Result<Vec<u32>> {
     let path = folder.canonicalize()?;
     let own = std::process::id();
-    let target = identity(&open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)?;
+    let target = identity(&open(&path, LOOK | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)?;
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -31,7 +37,7 @@ pub(super) fn occupants(folder: &Path) -> io::Result<Vec<u32>> {
 
 /// Whether a folder is this one or below it: upwards by inodes, because a bind mount has other names.
 fn is_below(folder: &Path, target: (u64, u64)) -> io::Result<bool> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = LOOK | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut at = openat(CWD, folder, flags, Mode::empty())?;
     let mut last = (0, 0);
     loop {
