@@ -4,7 +4,7 @@
 //! [`cli`]. The chapters, in reading order:
 //!
 //! 1. [`ids`], [`outcome`], [`identity`], [`elapsed`], [`backoff`], `tenure`, [`state_dir`]: the words everything else uses.
-//!    `metrics`: what is counted of them; `log`: what is said. `anchor`: who may work in parallel.
+//!    `metrics`: what is counted of them; `log`: what is said. `anchor`: who may work in parallel. `baseline`: how tests fared.
 //! 2. [`db`]: the only door to PostgreSQL.
 //! 3. [`guard`]: the dead man's switch between a supervisor and the tree it started.
 //! 4. [`instance`]: who may act on a run, and until when. `supervise`: the command's surroundings;
@@ -19,6 +19,7 @@
 mod anchor;
 mod attempt;
 pub mod backoff;
+mod baseline;
 pub mod cli;
 mod config;
 mod daemon;

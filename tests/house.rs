@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["fleet"],
     &["http"],
     &["config"],
-    &["run", "node", "output"],
+    &["run", "node", "output", "baseline"],
     &["instance", "supervise", "workspace"],
     &["guard"],
     &["db"],

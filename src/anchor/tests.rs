@@ -98,6 +98,14 @@ fn another_name_of_the_repository_is_the_repository_and_another_folder_is_not() 
         assert!(refused.contains("repo is ") && refused.contains("/shop in the anchor"), "{refused}");
         assert!(decide(&says(name), None).unwrap_err().to_string().contains("no repository was named"));
     }
+    // A bind mount is another name as well, where one can be made.
+    let bound = folder.path().join("bound");
+    fs::create_dir(&bound).unwrap();
+    if rustix::mount::mount_bind(&shop, &bound).is_ok() {
+        let decided = decide(&says("."), Some(&bound));
+        rustix::mount::unmount(&bound, rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert_eq!(decided, Ok(()));
+    }
     let gone = says("../gone");
     assert!(decide(&gone, Some(&folder.path().join("gone"))).unwrap_err().to_string().contains("is not there"));
 }

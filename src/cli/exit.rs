@@ -48,6 +48,7 @@ Exit codes of systole check:
    75   held: attach, or stop it first
    10   its holder is silent: a take-over is possible
 
+systole baseline diff exits 1 on a regression, baseline capture 124 if its --timeout ran out.
 systole anchor check exits 77 if the anchor does not allow it.
 systole stop --wait and restart --wait exit 75 if the old attempt is not known to be over.
 systole doctor exits 1 if it has found anything, systole audit if the history is not sound,

@@ -2,6 +2,7 @@
 
 mod anchor;
 mod audit;
+mod baseline;
 mod check;
 mod context;
 mod demo;
@@ -62,6 +63,8 @@ enum Command {
     Logs(logs::Arguments),
     /// Examine an anchor, which allows parallel work on one repository
     Anchor(anchor::Arguments),
+    /// Keep how the tests of a commit fared, and say what has become worse since
+    Baseline(baseline::Arguments),
     /// Put runs into the queue
     Submit(Box<submit::Arguments>),
     /// Ask, before launching: who runs it, and what is to be done?
@@ -162,6 +165,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Forget(arguments) => node::forget(&arguments, &settings),
         Command::Logs(arguments) => logs::execute(&arguments, &settings),
         Command::Anchor(arguments) => anchor::execute(&arguments),
+        Command::Baseline(arguments) => baseline::execute(&arguments, &settings),
         Command::Submit(arguments) => submit::execute(&arguments, &settings),
         Command::Cancel(arguments) => steer::cancel(&arguments, &settings),
         Command::Retry(arguments) => steer::retry(&arguments, &settings),

@@ -33,4 +33,4 @@ pub(crate) use reclaim::{over, remove};
 pub(crate) use record::Record;
 pub(crate) use tenancy::{Place, Tenant, Workspace};
 pub(crate) use tidy::{Tidied, tidy};
-pub(crate) use wish::{BASE_VARIABLE, BRANCH_VARIABLE, Defaults, REPO_VARIABLE, Wish};
+pub(crate) use wish::{BASE_VARIABLE, BRANCH_VARIABLE, Defaults, REPO_VARIABLE, Wish, WorktreeWish};

@@ -68,6 +68,18 @@ impl Workspace {
         self.lease.path()
     }
 
+    /// The commit that its worktree began at; `None` of a folder that it did not make.
+    pub(crate) fn base(&self) -> Option<&str> {
+        self.record.as_ref().map(|record| record.base.as_str())
+    }
+
+    /// Removes its worktree with all that is in it: what was left there is nobody's work.
+    pub(crate) fn discard(self) {
+        if let Some(record) = &self.record {
+            worktree::discard(record, &self.place);
+        }
+    }
+
     /// The ref with the work of an earlier attempt at the same run in the same repository, if that has left any. One that was
     /// killed on this host is kept now, if it was not.
     pub(crate) fn work_of(&self, attempt: i32) -> Option<String> {

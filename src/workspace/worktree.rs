@@ -81,7 +81,8 @@ fn free_branch(record: &Record, repository: &Repository) -> Result<String, Works
     })
 }
 
-/// Removes a worktree in which no command was ever started, as far as it was made.
+/// Removes a worktree of which nothing is to be kept, as far as it was made: no command was ever started in it, or one whose traces are
+/// nobody's work.
 pub(super) fn discard(record: &Record, place: &Place) {
     forget(record);
     if fs::remove_dir_all(&record.path).is_ok() || !record.path.exists() {
