@@ -11,6 +11,9 @@ use crate::workspace::{Defaults, Place, Policy, Tidied, tidy};
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// Where one could not be finished.
+const AGAIN: Duration = Duration::from_secs(3);
+
 /// What is configured of worktrees.
 #[derive(Debug)]
 pub(crate) struct Workspaces {
@@ -50,6 +53,9 @@ impl Tidying {
     }
 
     fn tell(&mut self, tidied: Tidied) {
+        if tidied.is_unfinished {
+            self.due = self.due.min(Instant::now() + AGAIN);
+        }
         if tidied.removed > 0 {
             let noun = if tidied.removed == 1 { "worktree" } else { "worktrees" };
             log::say(

@@ -7,13 +7,15 @@ use chrono::Utc;
 use super::error::WorkspaceError;
 use super::policy::Policy;
 use super::reclaim;
-use super::record::Record;
+use super::record::{Phase, Record};
 use super::tenancy::Place;
 
 /// What was done.
 #[derive(Debug, Default)]
 pub(crate) struct Tidied {
     pub(crate) removed: usize,
+    /// Somebody looked at the end of an attempt at the same moment, or had it locked: a work is still to be kept.
+    pub(crate) is_unfinished: bool,
     /// The first worktree that could not be kept or removed, and why; not of those that are in use.
     pub(crate) trouble: Option<String>,
 }
@@ -23,7 +25,9 @@ pub(crate) fn tidy(place: &Place, policy: &Policy) -> Tidied {
     let mut tidied = Tidied::default();
     let mut over = reclaim::over(place);
     for record in &over {
-        tidied.note(record, reclaim::settle(place, record).map(|_| ()));
+        let settled = reclaim::settle(place, record);
+        tidied.is_unfinished |= matches!(settled, Ok(false)) && record.phase == Phase::Open && record.git_dir.is_some();
+        tidied.note(record, settled.map(|_| ()));
     }
     if policy.is_none() {
         return tidied;
