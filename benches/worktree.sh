@@ -8,11 +8,8 @@ tries=${2:-11}
 repository=$dir/repository
 git init -q "$repository"
 cd "$repository"
-for n in $(seq "$files"); do
-    folder=d$((n / 100))
-    mkdir -p "$folder"
-    seq "$n" $((n + 200)) >"$folder/f$n.txt"
-done
+for folder in $(seq 0 $((files / 100))); do mkdir "d$folder"; done
+awk -v files="$files" 'BEGIN { for (n = 1; n <= files; n++) { f = "d" int(n / 100) "/f" n ".txt"; for (i = n; i < n + 200; i++) print i >f; close(f) } }'
 git add -A
 git -c user.name=bench -c user.email=bench@localhost commit -qm "$files files"
 now() { date +%s%N; }
