@@ -2,6 +2,7 @@
 # How long a command waits for its worktree, against `git worktree add` alone: benches/worktree.sh [FILES] [TRIES]. Takes a release
 # build.
 set -euo pipefail
+# shellcheck source=benches/server.bash
 . "$(dirname "$0")/server.bash"
 files=${1:-10000}
 tries=${2:-11}
