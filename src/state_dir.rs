@@ -3,7 +3,7 @@
 mod lock;
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -115,6 +115,18 @@ pub(crate) fn open_private(path: &Path) -> io::Result<File> {
 /// Opens a file of ours for reading, if it is there, and never through a link.
 pub(crate) fn read_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(path)
+}
+
+/// Makes a folder, and what is missing above it, for nobody but this user. What is there already stays as it is.
+pub(crate) fn make_folders(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Writes a file that nobody but this user can read, never through a link.
+pub(crate) fn write_private(path: &Path, contents: impl AsRef<[u8]>) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32).open(path)?.write_all(contents.as_ref())
 }
 
 /// Makes a folder that only this user can enter.

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::results::Results;
+use crate::state_dir::make_folders;
 
 /// What was captured at one commit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -72,7 +73,7 @@ impl Baselines {
 
     /// Keeps one, instead of what there is of its commit. Whoever reads meanwhile has the old one or the new one.
     pub(crate) fn keep(&self, baseline: &Baseline) -> Result<PathBuf, StoreError> {
-        fs::create_dir_all(&self.folder).map_err(|error| self.io(error))?;
+        make_folders(&self.folder).map_err(|error| self.io(error))?;
         let files = self.files()?;
         let known = files.iter().find(|(_, name, _)| *name == baseline.commit).map(|(number, _, _)| *number);
         let number = known.unwrap_or_else(|| files.last().map_or(1, |(number, _, _)| number + 1));

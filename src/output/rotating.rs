@@ -1,13 +1,14 @@
 //! A log in two files: the current one, and the one before it (`….1`). Together they never outgrow their bound.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::line::LINE_MAX;
 use crate::elapsed::Instant;
+use crate::state_dir::make_folders;
 
 /// Between two tries at a disk that took nothing.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -168,7 +169,7 @@ impl RotatingFile {
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
         let opened = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(self.path.parent().expect("it is in a folder"))?;
+            make_folders(self.path.parent().expect("it is in a folder"))?;
             options.open(&self.path)
         };
         // A folder that is empty may be removed just now, as one that is not needed any more.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::path::name_of;
 use crate::ids::RunId;
+use crate::state_dir::{make_folders, write_private};
 
 /// Says which run the folder belongs to, where its name does not; and that it is one of ours.
 const MARKER: &str = "run_id";
@@ -19,11 +20,11 @@ pub(crate) fn folder_of(runs_dir: &Path, run_id: &RunId) -> PathBuf {
 
 /// Makes it, if it is not there.
 pub(crate) fn make_folder(runs_dir: &Path, run_id: &RunId) -> io::Result<PathBuf> {
-    fs::create_dir_all(runs_dir)?;
+    make_folders(runs_dir)?;
     let folder = folder_of(&runs_dir.canonicalize()?, run_id);
-    fs::create_dir_all(&folder)?;
+    make_folders(&folder)?;
     // Written anew each time: that keeps it from being taken for an old one.
-    fs::write(folder.join(MARKER), format!("{run_id}\n"))?;
+    write_private(&folder.join(MARKER), format!("{run_id}\n"))?;
     Ok(folder)
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::WorkspaceError;
 use super::path;
 use crate::ids::{InstanceId, RunId};
-use crate::state_dir::StateDir;
+use crate::state_dir::{StateDir, write_private};
 
 /// How far a worktree is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl Record {
         let path = self.file(state);
         let written = serde_json::to_vec_pretty(self).map_err(io::Error::from).and_then(|text| {
             let fresh = path.with_extension(format!("new-{}", std::process::id()));
-            fs::write(&fresh, text)?;
+            write_private(&fresh, &text)?;
             fs::rename(&fresh, &path)
         });
         written.map_err(WorkspaceError::io("cannot write", &path))

@@ -1,6 +1,7 @@
 //! A fresh worktree: made by git without its files under the repository's lock, and filled beside others.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::error::WorkspaceError;
@@ -11,6 +12,7 @@ use super::repository::Repository;
 use super::tenancy::Place;
 use super::tidy::free_bytes;
 use super::wish::WorktreeWish;
+use crate::state_dir::make_folders;
 
 /// With less than that a checkout that has failed has failed for that.
 const FREE_BYTES_MIN: u64 = 64 * 1024;
@@ -106,7 +108,7 @@ pub(super) fn forget(record: &Record) {
 
 /// The folder of a worktree, fresh: that it was not there is what keeps two attempts apart.
 pub(super) fn make_folder(path: &Path) -> Result<(), WorkspaceError> {
-    fs::create_dir(path).map_err(WorkspaceError::io("cannot make the folder", path))
+    fs::DirBuilder::new().mode(0o700).create(path).map_err(WorkspaceError::io("cannot make the folder", path))
 }
 
 impl Place {
@@ -118,7 +120,7 @@ impl Place {
         tenant: &super::Tenant,
     ) -> Result<Record, WorkspaceError> {
         let name = path::worktree_name(&tenant.run_id, tenant.attempt, tenant.instance_id);
-        fs::create_dir_all(&self.worktrees).map_err(WorkspaceError::io("cannot make the folder", &self.worktrees))?;
+        make_folders(&self.worktrees).map_err(WorkspaceError::io("cannot make the folder", &self.worktrees))?;
         let root = self.worktrees.canonicalize().map_err(WorkspaceError::io("cannot find", &self.worktrees))?;
         Ok(Record {
             run_id: tenant.run_id.clone(),

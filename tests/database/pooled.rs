@@ -82,7 +82,7 @@ fn eight_runs_share_three_sessions_and_everything_that_is_asked_of_them_is_answe
                          WHERE datname = current_database() AND pid <> pg_backend_pid()";
         assert!(pooler.behind().value(sessions).parse::<usize>().unwrap() <= SESSIONS_MAX);
 
-        expect(&host.output(&["stop", "r0", "--wait"]), 0, &["it has ended"]);
+        expect(&host.output(&["stop", "r0", "--wait"]), 0, &["has ended: CANCELLED"]);
         assert_eq!(runs[0].code(SOON), 143, "{}", runs[0].errors());
         // All have beaten, several times, in sessions that were somebody else's before.
         let beaten = "SELECT count(*) FROM systole.executor_instances

@@ -134,7 +134,7 @@ fn a_direct_url_that_leads_nowhere_or_through_the_pooler_costs_nothing() {
     for direct in ["postgresql://systole@127.0.0.1:1/nowhere", &pooler.database().url] {
         let host = Systole::on(&pooler.database()).fast().with("SYSTOLE_DIRECT_URL", direct);
         let mut run = host.start_run("r", "exec sleep 1000");
-        expect(&host.output(&["stop", "r", "--wait"]), 0, &["it has ended"]);
+        expect(&host.output(&["stop", "r", "--wait"]), 0, &["has ended: CANCELLED"]);
         assert_eq!(run.code(SOON), 143, "{}", run.errors());
     }
 }
@@ -149,7 +149,7 @@ fn a_listener_that_is_cut_off_comes_back() {
     wait_for_a_listener(pooler.behind(), "beside");
     pooler.behind().sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'beside'");
     wait_for_a_listener(pooler.behind(), "beside");
-    expect(&host.output(&["stop", "r", "--wait"]), 0, &["it has ended"]);
+    expect(&host.output(&["stop", "r", "--wait"]), 0, &["has ended: CANCELLED"]);
     assert_eq!(run.code(SOON), 143, "{}", run.errors());
     // It ends with its executor.
     let left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'beside'";

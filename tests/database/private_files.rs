@@ -53,8 +53,8 @@ fn all_that_is_made_is_private_whatever_the_umask() {
     }
     assert_eq!(
         (folders, files, sockets),
-        (6, 2, 1),
-        "instances, locks, outbox with a history, sockets; a certificate to be and a lock"
+        (8, 3, 1),
+        "instances, locks, outbox with a history, sockets, runs with this one; a certificate to be, a lock, and whose folder it is"
     );
     // The command's own files are its own business.
     assert!(run.output().starts_with("0000\n"), "{}", run.output());

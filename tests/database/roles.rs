@@ -31,7 +31,7 @@ fn a_worker_does_all_that_there_is_to_do() {
     expect(&host.output(&["ps"]), 0, &["r"]);
     let mut waiter = host.start(&["run", "r", "--wait", "--", "true"]);
     waiter.wait_for_errors("waiting for run", SOON);
-    expect(&host.output(&["stop", "r", "--wait"]), 0, &["it has ended"]);
+    expect(&host.output(&["stop", "r", "--wait"]), 0, &["has ended: CANCELLED"]);
     assert_eq!(run.code(SOON), 143);
     assert_eq!(waiter.code(SOON), 0, "{}", waiter.errors());
     // A dead one, by its certificate; and one that is alive, by force.
@@ -79,7 +79,7 @@ fn a_client_protects_its_transactions_and_asks_for_stops_and_cannot_work() {
     }
     expect(&client.output(&["doctor"]), 1, &["GRANT systole_worker TO application2;"]);
     expect(&client.output(&["status", "r"]), 0, &["RUNNING"]);
-    expect(&client.output(&["stop", "r", "--wait"]), 0, &["it has ended"]);
+    expect(&client.output(&["stop", "r", "--wait"]), 0, &["has ended: CANCELLED"]);
     assert_eq!(run.code(SOON), 143, "{}", run.errors());
     assert_eq!(kinds(&database, "r"), ["claimed", "stop_requested", "cancelled"]);
     assert!(database.sql("SELECT FROM systole.runs WHERE run_id = 's'").is_empty());

@@ -38,7 +38,7 @@ fn a_run_of_the_same_name_in_each_of_two_schemas_is_two_runs() {
     database.sql(&format!("SELECT systole.fence('r', {}), jobs.fence('r', {})", fences[0], fences[1]));
     assert!(database.try_sql(&format!("SELECT systole.fence('r', {})", fences[1])).is_err());
 
-    expect(&in_jobs.output(&["stop", "r", "--wait"]), 0, &["it has ended"]);
+    expect(&in_jobs.output(&["stop", "r", "--wait"]), 0, &["has ended: CANCELLED"]);
     assert_eq!(two.code(SOON), 143, "{}", two.errors());
     let two = in_jobs.start_run("r", "exec sleep 1000");
     // A death on this host is told to the fleet that it was in.

@@ -127,7 +127,7 @@ fn old_and_new_work_side_by_side_while_a_fleet_is_upgraded() {
     assert_eq!(database.value("SELECT prosrc LIKE '%Tomorrow%' FROM pg_proc WHERE proname = 'beat'"), "t");
     expect(&old.output(&["doctor"]), 1, &["schema systole is up to date"]);
     // Each stops the other's, and hears it.
-    expect(&old.output(&["stop", "n", "--wait"]), 0, &["it has ended"]);
+    expect(&old.output(&["stop", "n", "--wait"]), 0, &["has ended: CANCELLED"]);
     assert_eq!(newer.code(SOON), 143, "{}", newer.errors());
 
     // When all are new, the old ones may only end.
