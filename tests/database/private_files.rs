@@ -53,8 +53,8 @@ fn all_that_is_made_is_private_whatever_the_umask() {
     }
     assert_eq!(
         (folders, files, sockets),
-        (8, 3, 1),
-        "instances, locks, outbox with a history, sockets, runs with this one; a certificate to be, a lock, and whose folder it is"
+        (11, 3, 1),
+        "instances, leases, locks, outbox with a history, sockets, workspaces, worktrees, runs with this one; a certificate, a lock, a name"
     );
     // The command's own files are its own business.
     assert!(run.output().starts_with("0000\n"), "{}", run.output());
