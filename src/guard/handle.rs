@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -21,6 +20,7 @@ use super::containment::{Cgroup, Killed, Secured, children, kill_all, reap_all, 
 use super::descriptor::send_descriptor;
 use super::error::GuardError;
 use super::outlet::Outlet;
+use super::own;
 use super::wire::{FromGuard, Preparation, ToGuard, decode, encode, is_whole, send};
 
 /// An idle guard takes down its empty containment in a few milliseconds.
@@ -58,8 +58,8 @@ impl Guard {
             // Orphans of a guard that dies come to us.
             rustix::process::set_child_subreaper(Some(Pid::INIT))?;
             let (ours, theirs) = StdUnixStream::pair()?;
-            let mut guards = guards();
-            let strangers = children().into_iter().filter(|child| guards.all().all(|ours| ours != child)).collect();
+            let mut own = own::lock();
+            let strangers = children().into_iter().filter(|child| own.all().all(|ours| ours != child)).collect();
             let mut command = Command::new("/proc/self/exe");
             command.arg0(PROCESS_NAME).arg("guard").stdin(Stdio::from(OwnedFd::from(theirs)));
             // Not in the command's environment, nor in that of its init, which it can read in /proc/1. What else may be
@@ -75,8 +75,8 @@ impl Guard {
             // Else we kept the other end of the command's output open as well.
             drop(command);
             let pid = Pid::from_child(&child);
-            guards.in_use.push(pid);
-            drop(guards);
+            own.in_use.push(pid);
+            drop(own);
             match &outlet.input {
                 Some(input) => send_descriptor(&ours, input.as_fd())?,
                 None => send_descriptor(&ours, io::stdin().as_fd())?,
@@ -155,8 +155,9 @@ impl Guard {
             Some(Err(_)) => false,
         };
         // Its init died with it, and its orphans have come to us.
-        let spared: Vec<Pid> =
-            self.strangers.iter().chain(guards().all()).copied().filter(|pid| *pid != self.pid).collect();
+        let own = own::lock();
+        let spared: Vec<Pid> = self.strangers.iter().chain(own.all()).copied().filter(|pid| *pid != self.pid).collect();
+        // Nobody else starts one meanwhile, who would not be spared.
         matches!(kill_all(&spared), Killed::Emptied) && emptied
     }
 
@@ -179,32 +180,12 @@ impl Guard {
     }
 }
 
-/// The guards of this process: in use, and let go of but not waited for yet. The tree of one must not be taken for the orphans
-/// of another, and the number of one in use must not be given to somebody else.
-#[derive(Debug)]
-struct Guards {
-    in_use: Vec<Pid>,
-    leaving: Vec<Pid>,
-}
-
-static GUARDS: Mutex<Guards> = Mutex::new(Guards { in_use: Vec::new(), leaving: Vec::new() });
-
-fn guards() -> MutexGuard<'static, Guards> {
-    GUARDS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Guards {
-    fn all(&self) -> impl Iterator<Item = &Pid> {
-        self.in_use.iter().chain(&self.leaving)
-    }
-}
-
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut guards = guards();
-        guards.in_use.retain(|pid| *pid != self.pid);
+        let mut own = own::lock();
+        own.in_use.retain(|pid| *pid != self.pid);
         if !self.is_reaped {
-            guards.leaving.push(self.pid);
+            own.leaving.push(self.pid);
         }
     }
 }
@@ -222,13 +203,13 @@ pub(crate) async fn reap_orphans() {
 /// in use is waited for by its user. To be called once a second by each process that has guards; costs next to nothing while
 /// nobody has ended.
 pub(crate) fn reap() {
-    let mut guards = guards();
+    let mut own = own::lock();
     if !somebody_has_ended() {
         return;
     }
-    reap_all(&guards.in_use);
-    if !guards.leaving.is_empty() {
+    reap_all(&own.in_use);
+    if !own.leaving.is_empty() {
         let left = children();
-        guards.leaving.retain(|pid| left.contains(pid));
+        own.leaving.retain(|pid| left.contains(pid));
     }
 }

@@ -31,6 +31,7 @@ mod handle;
 #[cfg(target_os = "linux")]
 mod init;
 mod outlet;
+mod own;
 #[cfg(target_os = "linux")]
 mod process;
 pub(crate) mod remains;
@@ -46,6 +47,7 @@ pub use deadman::{Deadman, Decision, Hold, KillReason, Rules};
 pub(crate) use error::GuardError;
 pub(crate) use handle::{Guard, reap, reap_orphans};
 pub(crate) use outlet::Outlet;
+pub(crate) use own::Helper;
 #[cfg(fuzzing)]
 pub use wire::fuzz;
 pub(crate) use wire::{Arming, Audience, FromGuard, Intent, Order, Preparation, ToGuard};

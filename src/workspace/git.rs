@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use super::error::WorkspaceError;
+use crate::guard::Helper;
 
 /// Of git's variables only those that say how to reach others, and which configuration there is.
 const LEFT_ALONE: &[&str] = &[
@@ -88,8 +89,8 @@ impl Git {
     /// What it prints, or what it has said instead.
     pub(super) fn ask(&self, arguments: &[&str], input: &[u8]) -> Result<Result<Vec<u8>, Refusal>, WorkspaceError> {
         let output = self.command(arguments).and_then(|mut command| {
-            let mut child = command.spawn()?;
-            let mut stdin = child.stdin.take().expect("piped");
+            let mut child = Helper::spawn(&mut command)?;
+            let mut stdin = child.child().stdin.take().expect("piped");
             std::thread::scope(|scope| {
                 // It may answer before it has read all.
                 scope.spawn(move || {
