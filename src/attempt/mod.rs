@@ -197,6 +197,7 @@ pub(crate) async fn carry_out(
         arguments: job.arguments.clone(),
         environment,
         folder: workspace.as_ref().map(|workspace| workspace.path().as_os_str().to_owned()),
+        own_session: !job.is_alone,
     };
     // Behind the first acknowledged heartbeat there is one, unless the run was lost since: of that it is told at once.
     let until = lease.state().borrow().trusted_until;

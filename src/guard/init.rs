@@ -37,6 +37,10 @@ fn run(socket: &UnixStream, stdin: &OwnedFd) -> io::Result<i32> {
     send(socket, &FromInit::Ready)?;
     let Some(ToInit::Go(order)) = receive(socket)? else { return Ok(0) };
 
+    if order.own_session {
+        // Forked by the guard, we lead no group: nothing keeps us from it.
+        rustix::process::setsid()?;
+    }
     let mut command = command(*order);
     if !is_pid_1 {
         let error = command.exec();

@@ -136,6 +136,8 @@ pub(crate) struct Order {
     pub(crate) environment: Vec<(OsString, Option<OsString>)>,
     /// Where it starts, if not where we did.
     pub(crate) folder: Option<OsString>,
+    /// In a session of its own, so that nothing typed at our terminal reaches it.
+    pub(crate) own_session: bool,
 }
 
 /// Whom a signal is for.
@@ -233,6 +235,7 @@ mod tests {
             program: "sh".into(),
             arguments: vec![std::os::unix::ffi::OsStringExt::from_vec(vec![0xff, 0xfe])],
             environment: vec![("A".into(), Some("b".into())), ("GONE".into(), None)],
+            own_session: true,
             folder: None,
         };
         let bytes =

@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use crate::support::probe::Mark;
+use crate::support::terminal::Terminal;
 use crate::support::{Database, Systole, eventually};
 use crate::{SOON, becomes, history, node, submit};
 
@@ -33,6 +34,27 @@ fn a_first_signal_drains_and_a_second_gives_everything_back() {
     let _second = node(&host, &[]);
     becomes(&database, "long", "COMPLETED");
     becomes(&database, "next", "COMPLETED");
+}
+
+/// The keyboard speaks to the node: what it runs hears nothing of that.
+#[test]
+fn a_key_on_the_terminal_of_a_node_drains_it_and_reaches_no_run() {
+    for level in ["pid_namespace", "subreaper"] {
+        let database = Database::new();
+        let host = Systole::on(&database).with("SYSTOLE_CONTAINMENT", level);
+        let mut terminal = Terminal::start(&host.command(&["node", "--allow-submitted-commands"]));
+        terminal.wait_for("ready: ");
+        let go = host.state.path().join("go");
+        let script = format!("trap 'exit 9' INT QUIT; until test -e {}; do sleep 0.05; done", go.display());
+        submit(&host, "r", &[], &script);
+        becomes(&database, "r", "RUNNING");
+        terminal.wait_for("run \"r\" attempt 1 as");
+        terminal.press("\x03");
+        terminal.wait_for("draining");
+        std::fs::write(&go, "").unwrap();
+        assert_eq!(terminal.code(SOON), Some(0), "{}", terminal.screen());
+        becomes(&database, "r", "COMPLETED");
+    }
 }
 
 #[test]
