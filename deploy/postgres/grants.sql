@@ -23,5 +23,5 @@ GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, s
 GRANT EXECUTE ON FUNCTION systole.claim, systole.beat, systole.finish, systole.finish_all, systole.file_certificate, systole.readopt, systole.take_away,
                           systole.claim_queued, systole.reap, systole.node_beat, systole.drain, systole.forget,
                           systole.pause, systole.resume, systole.limit_queue, systole.prune,
-                          systole.put_output, systole.tell
+                          systole.put_output, systole.tell, systole.join_batch
     TO systole_worker;

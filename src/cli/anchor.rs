@@ -1,12 +1,12 @@
 //! `systole anchor check`: would this anchor allow it?
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::exit::{Failure, code};
-use super::print;
+use super::{context, print};
 use crate::anchor::{Anchor, NotAllowed, Repo, Work, decide};
 
 #[derive(Debug, Args)]
@@ -66,8 +66,7 @@ pub(super) fn execute(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 fn judge(anchor: &Anchor, arguments: &CheckArguments) -> Result<(), NotAllowed> {
-    let named = arguments.repo.clone().or_else(|| std::env::var_os("AUTOPACK_REPO_PATH").map(PathBuf::from));
-    let repo = Repo::at(named.as_deref().unwrap_or(Path::new(".")));
+    let repo = Repo::at(&context::repository(arguments.repo.clone()));
     let workers = arguments.workers.or(anchor.max_workers()).unwrap_or(2);
     decide(Some(anchor), &Work { workers, repo: Some(&repo), now: chrono::Utc::now() })?;
     arguments.touched.iter().try_for_each(|path| anchor.may_touch(path))

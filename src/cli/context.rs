@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
@@ -20,6 +21,12 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Failure> {
 pub(super) fn config_with(settings: &Settings, mut given: BTreeMap<&'static str, String>) -> Result<Config, Failure> {
     given.extend(settings.given());
     Ok(Config::read(&given, settings.config.as_deref())?)
+}
+
+/// The repository that is named, or else that of the environment's AUTOPACK_REPO_PATH, or of the current folder.
+pub(super) fn repository(named: Option<PathBuf>) -> PathBuf {
+    let from_environment = || std::env::var_os("AUTOPACK_REPO_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+    named.or_else(from_environment).unwrap_or_else(|| PathBuf::from("."))
 }
 
 /// The database that is configured, as it is. The embedded one is started, if it is not.

@@ -48,6 +48,11 @@ Exit codes of systole check:
    75   held: attach, or stop it first
    10   its holder is silent: a take-over is possible
 
+Exit codes of systole supervise:
+    0   all runs have completed
+    1   one has ended in another way, or is left
+   77   the anchor does not allow it, has expired, or names paths beyond which something was touched
+
 systole baseline diff exits 1 on a regression, baseline capture 124 if its --timeout ran out.
 systole anchor check exits 77 if the anchor does not allow it.
 systole stop --wait and restart --wait exit 75 if the old attempt is not known to be over.

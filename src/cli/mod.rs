@@ -26,6 +26,7 @@ mod status;
 mod steer;
 mod stop;
 mod submit;
+mod supervise;
 mod takeover;
 mod workspace;
 
@@ -51,6 +52,8 @@ enum Command {
     Run(run::Arguments),
     /// Be a node of the fleet: claim queued runs, work on them, recover what died
     Node(Box<node::Arguments>),
+    /// Run many runs of one repository in parallel, each in a worktree of its own, on one machine or several
+    Supervise(Box<supervise::Arguments>),
     /// Show the nodes
     Nodes(node::NodesArguments),
     /// Ask a node to start nothing more, and to end when it is done
@@ -159,6 +162,7 @@ fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
     match arguments.command {
         Command::Run(arguments) => run::execute(arguments, &settings),
         Command::Node(arguments) => node::execute(&arguments, &settings),
+        Command::Supervise(arguments) => supervise::execute(&arguments, &settings),
         Command::Nodes(arguments) => node::nodes(&arguments, &settings),
         Command::Drain(arguments) => node::drain(&arguments, &settings),
         Command::Exporter(arguments) => exporter::execute(&arguments, &settings),

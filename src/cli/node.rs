@@ -158,6 +158,8 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             http,
             shows_fleet: config.http_fleet()?,
             once: arguments.once,
+            hands_all_down: false,
+            leaving: None,
         };
         daemon::run(setup).await?;
         Ok(code::OK)

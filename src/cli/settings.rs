@@ -63,7 +63,7 @@ pub(super) struct Settings {
 #[derive(Debug, Args)]
 pub(super) struct WorktreeFlags {
     /// Work in a fresh git worktree of this repository [env: SYSTOLE_WORKSPACE_REPO]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, visible_alias = "repo", value_name = "PATH")]
     workspace_repo: Option<String>,
     /// The commit that it begins at, where that is not the repository's HEAD [env: SYSTOLE_WORKSPACE_BASE]
     #[arg(long, value_name = "REF")]

@@ -13,6 +13,7 @@ use super::print;
 use super::settings::{Settings, WorktreeFlags};
 use crate::db::{DbError, Link};
 use crate::identity::Identity;
+use crate::ids::RunId;
 use crate::run::{Submission, queue};
 
 /// Ten thousand runs in one transaction take a few seconds.
@@ -43,6 +44,30 @@ pub(super) struct Arguments {
     /// In the environment of its command; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     env: Vec<String>,
+    #[command(flatten)]
+    bounds: Bounds,
+    /// Anything, for programs that read it
+    #[arg(long, value_name = "JSON")]
+    meta: Option<String>,
+    #[command(flatten)]
+    worktree: WorktreeFlags,
+    /// The name of a command of the nodes' configuration, instead of a command here
+    #[arg(long, value_name = "NAME", conflicts_with = "argv")]
+    command: Option<String>,
+    /// Leave a run alone that is there already, instead of refusing
+    #[arg(long)]
+    if_absent: bool,
+    /// Also if it has ended before
+    #[arg(long)]
+    again: bool,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "file")]
+    argv: Vec<String>,
+}
+
+/// How long a run may take, and how often it may fail.
+#[derive(Debug, Args)]
+pub(super) struct Bounds {
     /// Stop an attempt after this long
     #[arg(long, value_name = "DURATION")]
     timeout: Option<String>,
@@ -64,23 +89,25 @@ pub(super) struct Arguments {
     /// What it is for; shown wherever the run is
     #[arg(long, value_name = "TEXT")]
     purpose: Option<String>,
-    /// Anything, for programs that read it
-    #[arg(long, value_name = "JSON")]
-    meta: Option<String>,
-    #[command(flatten)]
-    worktree: WorktreeFlags,
-    /// The name of a command of the nodes' configuration, instead of a command here
-    #[arg(long, value_name = "NAME", conflicts_with = "argv")]
-    command: Option<String>,
-    /// Leave a run alone that is there already, instead of refusing
-    #[arg(long)]
-    if_absent: bool,
-    /// Also if it has ended before
-    #[arg(long)]
-    again: bool,
-    /// The command and its arguments
-    #[arg(last = true, value_name = "COMMAND", conflicts_with = "file")]
-    argv: Vec<String>,
+}
+
+impl Bounds {
+    /// A run with these, and nothing else yet.
+    pub(super) fn submission(&self, run_id: RunId) -> Result<Submission, Failure> {
+        let span = |flag: &str, text: &str| super::run::duration(flag, text);
+        let optional = |flag: &str, text: &Option<String>| text.as_deref().map(|text| span(flag, text)).transpose();
+        Ok(Submission {
+            timeout: optional("--timeout", &self.timeout)?,
+            stall_timeout: optional("--stall-timeout", &self.stall_timeout)?,
+            max_attempts: self.max_attempts,
+            backoff: Some(span("--backoff", &self.backoff)?),
+            crashes_max: self.crashes_max,
+            no_retry: self.no_retry.clone(),
+            purpose: self.purpose.clone(),
+            env: trace().collect(),
+            ..Submission::of(run_id)
+        })
+    }
 }
 
 /// Submits one run or a file of them.
@@ -122,8 +149,6 @@ fn refused(error: DbError) -> Failure {
 }
 
 fn described(arguments: &Arguments) -> Result<Submission, Failure> {
-    let span = |flag: &str, text: &str| super::run::duration(flag, text);
-    let optional = |flag: &str, text: &Option<String>| text.as_deref().map(|text| span(flag, text)).transpose();
     if arguments.command.is_none() && arguments.argv.is_empty() {
         return Err(Failure::new(code::USAGE, "a run needs a command: -- COMMAND ARG…, or --command NAME"));
     }
@@ -132,24 +157,19 @@ fn described(arguments: &Arguments) -> Result<Submission, Failure> {
             .map_err(|error| Failure::new(code::USAGE, format!("--meta is not JSON: {error}")))?,
         None => serde_json::Value::Null,
     };
+    let bounded = arguments.bounds.submission(arguments.run_id.as_deref().unwrap_or_default().parse()?)?;
+    let given = arguments.worktree.environment().chain(pairs("--env", &arguments.env)?);
+    let after = arguments.after.as_deref().map(|text| super::run::duration("--after", text)).transpose()?;
     Ok(Submission {
-        run_id: arguments.run_id.as_deref().unwrap_or_default().parse()?,
         argv: (!arguments.argv.is_empty()).then(|| arguments.argv.clone()),
         command: arguments.command.clone(),
         queue: arguments.queue.clone(),
         priority: arguments.priority,
-        after: optional("--after", &arguments.after)?,
+        after,
         labels: pairs("--label", &arguments.label)?,
-        env: trace().chain(arguments.worktree.environment()).chain(pairs("--env", &arguments.env)?).collect(),
-        timeout: optional("--timeout", &arguments.timeout)?,
-        stall_timeout: optional("--stall-timeout", &arguments.stall_timeout)?,
-        max_attempts: arguments.max_attempts,
-        backoff: Some(span("--backoff", &arguments.backoff)?),
-        crashes_max: arguments.crashes_max,
-        no_retry: arguments.no_retry.clone(),
-        purpose: arguments.purpose.clone(),
+        env: bounded.env.into_iter().chain(given).collect(),
         meta,
-        line: None,
+        ..bounded
     })
 }
 

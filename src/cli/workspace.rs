@@ -14,7 +14,7 @@ use super::settings::Settings;
 use crate::config::Config;
 use crate::ids::RunId;
 use crate::state_dir::StateDir;
-use crate::workspace::{self, Place, Policy, Record, View, WorkspaceError};
+use crate::workspace::{self, Place, Policy, Record, Repository, View, WorkspaceError};
 
 /// What puts its input into the clipboard, and for whom.
 const CLIPBOARDS: [(&str, &[&str], &str); 3] =
@@ -73,14 +73,16 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     let config = context::config(settings)?;
     let place = config.place(StateDir::open(&config.state_dir())?);
     match &arguments.command {
-        Verb::List(arguments) => list(&place, arguments.json),
+        Verb::List(arguments) => list(&place, None, arguments.json),
         Verb::Clean(arguments) => clean(&place, arguments),
         Verb::Diff(arguments) => diff(&place, &config, arguments),
     }
 }
 
-fn list(place: &Place, json: bool) -> Result<u8, Failure> {
-    let views = workspace::list(place);
+/// Shows the worktrees of this host, or those of one repository.
+pub(super) fn list(place: &Place, of: Option<&Repository>, json: bool) -> Result<u8, Failure> {
+    let mut views = workspace::list(place);
+    views.retain(|view| of.is_none_or(|repository| view.repository == repository.common()));
     if json {
         print::json(&views);
         return Ok(code::OK);
@@ -117,6 +119,16 @@ fn clean(place: &Place, arguments: &CleanArguments) -> Result<u8, Failure> {
         });
         return Ok(code::OK);
     }
+    remove(place, &chosen)
+}
+
+/// Removes what is over of one repository.
+pub(super) fn clean_repository(place: &Place, repository: &Repository) -> Result<u8, Failure> {
+    let over = workspace::over(place);
+    remove(place, &over.iter().filter(|record| record.repository == repository.common()).collect::<Vec<_>>())
+}
+
+fn remove(place: &Place, chosen: &[&Record]) -> Result<u8, Failure> {
     let (mut removed, mut stayed) = (0, Vec::new());
     for (number, record) in chosen.iter().enumerate() {
         progress(number, chosen.len(), record);

@@ -124,7 +124,7 @@ async fn attempt_at(
         run_id,
         program,
         arguments,
-        environment: environment(&assignment),
+        environment: environment(&assignment, setup.hands_all_down),
         timeout: assignment.timeout,
         stall_timeout: assignment.stall_timeout,
         timing: setup.timing,
@@ -168,10 +168,11 @@ async fn record(shared: &Shared, run_id: &RunId, attempt: i32) -> io::Result<(Re
     Ok((recorder, Outlet::pipes(pipes.out, pipes.err)?))
 }
 
-/// The node's own variables out, but for a few; the run's in.
-fn environment(assignment: &Assignment) -> Vec<(OsString, Option<OsString>)> {
-    let is_handed_down =
-        |name: &OsString| name.to_str().is_some_and(|name| HANDED_DOWN.contains(&name) || name.starts_with("LC_"));
+/// The node's own variables out, but for a few or all of them; the run's in.
+fn environment(assignment: &Assignment, hands_all_down: bool) -> Vec<(OsString, Option<OsString>)> {
+    let is_handed_down = |name: &OsString| {
+        hands_all_down || name.to_str().is_some_and(|name| HANDED_DOWN.contains(&name) || name.starts_with("LC_"))
+    };
     let removed =
         std::env::vars_os().map(|(name, _)| name).filter(|name| !is_handed_down(name)).map(|name| (name, None));
     let given = assignment.env.iter().map(|(name, value)| (OsString::from(name), Some(OsString::from(value))));

@@ -1,6 +1,7 @@
 //! How a node goes: drained, then halted, and whatever could not be recorded left where it will be found.
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+use tokio::sync::mpsc;
 
 use super::Node;
 use crate::attempt::AttemptError;
@@ -22,7 +23,35 @@ pub(super) enum Phase {
     Halting,
 }
 
+/// What whoever has started a node wants of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// There is nothing more to come: end, when what runs has ended.
+    Over,
+    /// Drain, for this reason.
+    Drain(String),
+}
+
+/// What is wanted next. Cancel-safe.
+pub(super) async fn asked(leaving: &mut Option<mpsc::Receiver<Leave>>) -> Leave {
+    match leaving {
+        Some(asked) => match asked.recv().await {
+            Some(leave) => leave,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
 impl Node {
+    pub(super) fn leave(&mut self, leave: Leave) {
+        match leave {
+            Leave::Over => self.phase = Phase::Halting,
+            Leave::Drain(why) if self.phase <= Phase::Working => self.drain(&why),
+            Leave::Drain(_) => {}
+        }
+    }
+
     pub(super) fn is_done(&self) -> bool {
         // A claim without an answer may have been granted: while there is time, that is found out first.
         let in_doubt = self.claimer.in_doubt() > 0 && self.phase != Phase::Halting;

@@ -44,6 +44,7 @@ use crate::supervise::{Origin, Signals};
 use crate::tenure::{History, Tenure};
 
 pub(crate) use assignment::Report;
+pub(crate) use leaving::Leave;
 use leaving::Phase;
 use outputs::Outputs;
 use tidying::Tidying;
@@ -82,6 +83,11 @@ pub(crate) struct Setup {
     pub(crate) shows_fleet: bool,
     /// Work off what is queued now, then end.
     pub(crate) once: bool,
+    /// Its runs find in their environment what it finds in its own. Otherwise that is what programs need to find their way, and
+    /// nothing that may be a secret.
+    pub(crate) hands_all_down: bool,
+    /// By which whoever has started it can end it.
+    pub(crate) leaving: Option<mpsc::Receiver<Leave>>,
 }
 
 /// What all attempts of a node share.
@@ -159,6 +165,7 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
     };
     let (outputs, putting) = Outputs::start(setup.target.clone(), setup.timing.attempt_timeout);
     let attempt_timeout = setup.timing.attempt_timeout;
+    let mut leaving = setup.leaving.take();
     let now = Instant::now();
     let mut node = Node {
         link: Link::new(setup.target.clone(), setup.timing.attempt_timeout),
@@ -205,6 +212,7 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
             Some(ended) = node.running.join_next_with_id() => node.ended(ended),
             heard = news.recv() => node.heard(heard),
             (signal, _) = signals.next() => node.signalled(signal),
+            leave = leaving::asked(&mut leaving) => node.leave(leave),
             // There may be room for another claim.
             () = shared.turns.given_back() => {}
             () = sleep_until(due) => node.due().await,

@@ -5,13 +5,14 @@
 mod text;
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
 use tracing::{error, info, warn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::ids::Fence;
+use text::ForPeople;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,11 @@ macro_rules! whats {
         impl What {
             #[cfg(test)]
             pub(crate) const ALL: &[What] = &[$(What::$variant,)*];
+
+            /// Those that tell of what goes as it should.
+            pub(crate) fn news() -> Vec<What> {
+                [$((What::$variant, stringify!($level)),)*].iter().filter(|(_, level)| *level == "info").map(|(what, _)| *what).collect()
+            }
 
             pub(crate) fn name(self) -> &'static str {
                 match self { $(What::$variant => $name,)* }
@@ -80,6 +86,7 @@ whats! {
     OutputNotShown, "output_not_shown", warn;
     WorkNotKept, "work_not_kept", warn;
     WorkspacesCleaned, "workspaces_cleaned", info;
+    BatchJoined, "batch_joined", info;
     Scarce, "scarce", warn;
     Failed, "failed", error;
     Bug, "bug", error;
@@ -103,13 +110,22 @@ static FORMAT: OnceLock<Format> = OnceLock::new();
 ///
 /// People who watch `one_run` need not be told which.
 pub(crate) fn begin(format: Format, one_run: bool) {
+    start(format, ForPeople { one_run, leaves_out: Vec::new() }, BoxMakeWriter::new(io::stderr));
+}
+
+/// The same for people who watch a picture, which shows what is left out here: lines go through whatever knows how to write beside it.
+pub(crate) fn begin_beside<W: Write>(leaves_out: Vec<What>, writer: impl Fn() -> W + Send + Sync + 'static) {
+    start(Format::Text, ForPeople { one_run: false, leaves_out }, BoxMakeWriter::new(writer));
+}
+
+fn start(format: Format, for_people: ForPeople, writer: BoxMakeWriter) {
     if FORMAT.set(format).is_err() {
         return;
     }
-    let lines = tracing_subscriber::fmt().with_writer(BoxMakeWriter::new(io::stderr));
+    let lines = tracing_subscriber::fmt().with_writer(writer);
     // Somebody who has this as a library may have a subscriber of his own, which is then told.
     let _ = match format {
-        Format::Text => lines.event_format(text::ForPeople { one_run }).try_init(),
+        Format::Text => lines.event_format(for_people).try_init(),
         Format::Json => {
             let lines = lines.json().flatten_event(true).with_target(false);
             lines.with_current_span(false).with_span_list(false).try_init()

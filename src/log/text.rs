@@ -13,6 +13,7 @@ use super::What;
 /// `systole: [run] what happened`. Who waits for a node to be ready finds that at the beginning of a line.
 pub(super) struct ForPeople {
     pub(super) one_run: bool,
+    pub(super) leaves_out: Vec<What>,
 }
 
 /// What of a line is shown to people.
@@ -47,6 +48,9 @@ where
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut shown = Shown::default();
         event.record(&mut shown);
+        if self.leaves_out.iter().any(|what| what.name() == shown.name) {
+            return Ok(());
+        }
         if shown.name != What::Ready.name() {
             writer.write_str("systole: ")?;
         }

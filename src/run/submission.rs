@@ -52,6 +52,31 @@ pub(crate) struct Submission {
     pub(crate) line: Option<usize>,
 }
 
+impl Submission {
+    /// With all the defaults of a line of JSON, and nothing to start yet.
+    pub(crate) fn of(run_id: RunId) -> Submission {
+        Submission {
+            run_id,
+            argv: None,
+            command: None,
+            queue: default_queue(),
+            priority: 0,
+            after: None,
+            labels: BTreeMap::new(),
+            env: BTreeMap::new(),
+            timeout: None,
+            stall_timeout: None,
+            max_attempts: one(),
+            backoff: default_backoff(),
+            crashes_max: three(),
+            no_retry: Vec::new(),
+            purpose: None,
+            meta: Value::Null,
+            line: None,
+        }
+    }
+}
+
 fn default_queue() -> String {
     "default".to_owned()
 }

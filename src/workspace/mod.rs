@@ -27,10 +27,11 @@ mod wish;
 mod worktree;
 
 pub(crate) use error::WorkspaceError;
-pub(crate) use listing::{View, diff, list};
+pub(crate) use listing::{View, diff, list, touched, works};
 pub(crate) use policy::Policy;
 pub(crate) use reclaim::{over, remove};
 pub(crate) use record::Record;
+pub(crate) use repository::Repository;
 pub(crate) use tenancy::{Place, Tenant, Workspace};
 pub(crate) use tidy::{Tidied, tidy};
 pub(crate) use wish::{BASE_VARIABLE, BRANCH_VARIABLE, Defaults, REPO_VARIABLE, Wish, WorktreeWish};

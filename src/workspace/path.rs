@@ -32,6 +32,9 @@ pub(crate) fn name_of(run_id: &RunId) -> String {
     format!("{shown}+{hash}")
 }
 
+/// Where all work is kept.
+pub(super) const SNAPSHOTS: &str = "refs/systole";
+
 /// Where the work of an attempt is kept.
 pub(crate) fn snapshot_ref(run_id: &RunId, attempt: i32) -> String {
     format!("{}/{attempt}", snapshots_of(run_id))
@@ -39,7 +42,7 @@ pub(crate) fn snapshot_ref(run_id: &RunId, attempt: i32) -> String {
 
 /// Where the work of all attempts at a run is kept.
 pub(super) fn snapshots_of(run_id: &RunId) -> String {
-    format!("refs/systole/{}", name_of(run_id))
+    format!("{SNAPSHOTS}/{}", name_of(run_id))
 }
 
 /// The branch of an attempt, without `refs/heads/`. Not the same path as its snapshot's: git would take one for the other.

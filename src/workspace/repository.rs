@@ -48,7 +48,7 @@ impl Repository {
     }
 
     /// The commit that a worktree begins at.
-    pub(super) fn resolve(&self, base: Option<&str>) -> Result<String, WorkspaceError> {
+    pub(crate) fn resolve(&self, base: Option<&str>) -> Result<String, WorkspaceError> {
         let wanted = format!("{}^{{commit}}", base.unwrap_or("HEAD"));
         let is_option = base.is_some_and(|base| base.starts_with('-') || base.is_empty());
         let found = match is_option {

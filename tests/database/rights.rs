@@ -31,6 +31,7 @@ const CALLS: [(&str, &[&str]); 3] = [
             "prune",
             "put_output",
             "tell",
+            "join_batch",
         ],
     ),
 ];

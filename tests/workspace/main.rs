@@ -14,6 +14,8 @@ mod leasing;
 mod making;
 mod refusing;
 mod repository;
+mod supervising;
+mod together;
 
 use std::path::PathBuf;
 use std::time::Duration;
