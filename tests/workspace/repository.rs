@@ -22,7 +22,9 @@ impl Repository {
         let folder = tempfile::Builder::new().prefix("repository").tempdir().unwrap();
         let text = folder.path().to_str().unwrap().to_owned();
         let repository = Repository { folder, text };
-        repository.git(&["init", "-q", "-b", "main"]);
+        repository.git(&["init", "-q"]);
+        // A git of 2020 knows no other way.
+        repository.git(&["symbolic-ref", "HEAD", "refs/heads/main"]);
         repository
     }
 
