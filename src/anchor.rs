@@ -157,6 +157,11 @@ impl Anchor {
         self.text.expires_at
     }
 
+    /// Whether it allows only some paths to be touched.
+    pub(crate) fn bounds_paths(&self) -> bool {
+        self.text.paths.is_some()
+    }
+
     /// Whether a path, from the root of the repository, may be touched. Without `paths` all may.
     pub(crate) fn may_touch(&self, path: &Path) -> Result<(), NotAllowed> {
         let Some(Paths(allowed)) = &self.text.paths else { return Ok(()) };

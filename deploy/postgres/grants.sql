@@ -17,7 +17,7 @@ GRANT EXECUTE ON FUNCTION systole.holder, systole.rw_since, systole.why_waiting,
                           systole.fleet_snapshot
     TO systole_worker, systole_client, systole_viewer;
 
-GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, systole.submit_all, systole.cancel, systole.retry,
+GRANT EXECUTE ON FUNCTION systole.fence, systole.request_stop, systole.submit, systole.submit_all, systole.cancel, systole.cancel_batch, systole.retry,
                           systole.restart
     TO systole_worker, systole_client;
 GRANT EXECUTE ON FUNCTION systole.claim, systole.beat, systole.finish, systole.finish_all, systole.file_certificate, systole.readopt, systole.take_away,

@@ -82,8 +82,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Ask the executor of a run to stop it
     Stop(stop::Arguments),
-    /// Take a run out of the queue, or ask its executor to stop it
-    Cancel(steer::RunArguments),
+    /// Take a run, or all of a batch, out of the queue, or ask its executor to stop it
+    Cancel(steer::CancelArguments),
     /// Queue a run again that has ended
     Retry(steer::RunArguments),
     /// Have a queued run stopped, and started again
@@ -150,7 +150,7 @@ pub fn main() -> u8 {
             if log::is_for_machines() {
                 log::say(What::Failed, message);
             } else {
-                eprintln!("systole: {message}");
+                print::note(&message);
             }
             code
         }

@@ -6,17 +6,34 @@ use std::io::Write;
 
 /// Prints text to stdout. A reader that has gone away (`| head`) ends the program quietly.
 pub(super) fn text(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let written =
-        out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") });
-    if written.and_then(|()| out.flush()).is_err() {
+    if try_text(text).is_err() {
         std::process::exit(0);
     }
 }
 
+/// The same for whom his exit code is more than what is read.
+pub(super) fn try_text(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+/// Says something to stderr, whether anybody can hear it or not.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "systole: {text}");
+}
+
 /// Prints a value as JSON, indented.
 pub(super) fn json(value: &impl Serialize) {
-    text(&serde_json::to_string_pretty(value).expect("what we print has string keys"));
+    text(&json_text(value));
+}
+
+/// The same, not printed yet.
+pub(super) fn json_text(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("what we print has string keys")
 }
 
 /// Prints a value as one line of JSON.
@@ -29,12 +46,17 @@ pub(super) fn table(headers: &[&str], rows: Vec<Vec<String>>, if_empty: &str) {
     if rows.is_empty() {
         return text(if_empty);
     }
+    text(&self::rows(headers, rows));
+}
+
+/// The same, not printed yet.
+pub(super) fn rows(headers: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(headers);
     for row in rows {
         table.add_row(row.into_iter().map(|cell| plain(&cell)));
     }
-    text(&table.trim_fmt());
+    table.trim_fmt()
 }
 
 /// The text with every control character escaped: what others wrote must not steer this terminal.

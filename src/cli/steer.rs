@@ -9,12 +9,24 @@ use crate::db::Link;
 use crate::ids::RunId;
 use crate::node;
 use crate::run::queue::{self, CancelVerdict, RetryVerdict};
-use crate::run::store;
+use crate::run::{batch, store};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
     /// The run
     run_id: String,
+    #[command(flatten)]
+    why: Why,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CancelArguments {
+    /// The run
+    #[arg(required_unless_present = "batch", conflicts_with = "batch")]
+    run_id: Option<String>,
+    /// All that is left of a batch of systole supervise
+    #[arg(long, value_name = "NAME")]
+    batch: Option<String>,
     #[command(flatten)]
     why: Why,
 }
@@ -61,9 +73,12 @@ pub(super) struct QueuesArguments {
     json: bool,
 }
 
-/// Takes a run out of the queue, or asks its executor to stop it.
-pub(super) fn cancel(arguments: &RunArguments, settings: &Settings) -> Result<u8, Failure> {
-    let run_id: RunId = arguments.run_id.parse()?;
+/// Takes a run, or all of a batch, out of the queue, or asks its executor to stop it.
+pub(super) fn cancel(arguments: &CancelArguments, settings: &Settings) -> Result<u8, Failure> {
+    if let Some(batch) = &arguments.batch {
+        return cancel_batch(batch, &arguments.why, settings);
+    }
+    let run_id: RunId = arguments.run_id.as_deref().unwrap_or_default().parse()?;
     let config = context::config(settings)?;
     context::block_on(async {
         let mut link = context::link(&config).await?;
@@ -77,6 +92,23 @@ pub(super) fn cancel(arguments: &RunArguments, settings: &Settings) -> Result<u8
             CancelVerdict::Ended => return unknown(&run_id, "has ended already"),
             CancelVerdict::Unknown => return unknown(&run_id, "was never heard of here"),
         }
+        Ok(code::OK)
+    })
+}
+
+fn cancel_batch(batch: &str, why: &Why, settings: &Settings) -> Result<u8, Failure> {
+    let config = context::config(settings)?;
+    context::block_on(async {
+        let mut link = context::link(&config).await?;
+        let by = why.by();
+        let Some((cancelled, stopping)) = link.call(async |session| batch::cancel(session, batch, &by).await).await?
+        else {
+            let message = format!("there is no batch {batch:?}: systole supervise says what its batch is called");
+            return Err(Failure::new(code::USAGE, message));
+        };
+        print::text(&format!(
+            "of batch {batch} {cancelled} were queued, and are cancelled; {stopping} run, and are asked to stop"
+        ));
         Ok(code::OK)
     })
 }

@@ -75,13 +75,13 @@ pub(super) struct Bounds {
     #[arg(long, value_name = "DURATION")]
     stall_timeout: Option<String>,
     /// How often it may fail before it stays FAILED
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..))]
     max_attempts: i32,
     /// Before the first retry; doubles with each, and is drawn between nothing and that
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     backoff: String,
     /// How often its executor may die before it stays FAILED
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..))]
     crashes_max: i32,
     /// An exit code after which it is not retried; may be repeated
     #[arg(long, value_name = "CODE")]
@@ -95,10 +95,16 @@ impl Bounds {
     /// A run with these, and nothing else yet.
     pub(super) fn submission(&self, run_id: RunId) -> Result<Submission, Failure> {
         let span = |flag: &str, text: &str| super::run::duration(flag, text);
-        let optional = |flag: &str, text: &Option<String>| text.as_deref().map(|text| span(flag, text)).transpose();
+        let limit =
+            |flag: &str, text: &Option<String>| match text.as_deref().map(|text| span(flag, text)).transpose()? {
+                Some(Duration::ZERO) => {
+                    Err(Failure::new(code::USAGE, format!("{flag} is nothing: leave it out for no limit")))
+                }
+                limit => Ok(limit),
+            };
         Ok(Submission {
-            timeout: optional("--timeout", &self.timeout)?,
-            stall_timeout: optional("--stall-timeout", &self.stall_timeout)?,
+            timeout: limit("--timeout", &self.timeout)?,
+            stall_timeout: limit("--stall-timeout", &self.stall_timeout)?,
             max_attempts: self.max_attempts,
             backoff: Some(span("--backoff", &self.backoff)?),
             crashes_max: self.crashes_max,
@@ -138,7 +144,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
 }
 
 /// What the function refuses is the user's matter, and said in its own words.
-fn refused(error: DbError) -> Failure {
+pub(super) fn refused(error: DbError) -> Failure {
     let DbError::Statement { code: state, message, .. } = &error else { return error.into() };
     match state.as_str() {
         "55006" => Failure::new(code::HELD, format!("{message}. Add --if-absent to leave it alone")),

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::exit::{Failure, code};
 use super::settings::{Settings, WorktreeFlags};
 use super::submit::Bounds;
-use super::{context, print, workspace};
+use super::{context, print, submit, workspace};
 use crate::anchor::{Anchor, Repo, Work, decide};
 use crate::config::Config;
 use crate::daemon::{self, Leave, Setup, Workspaces};
@@ -32,9 +32,9 @@ use crate::ids::{NodeName, RunId};
 use crate::log::{self, Format, What};
 use crate::node::Catalogue;
 use crate::run::Submission;
-use crate::run::batch::{self, Joined, Key};
+use crate::run::batch::{self, Base, Joined, Key};
 use crate::state_dir::StateDir;
-use crate::workspace::{Defaults, Repository};
+use crate::workspace::{Crew, Defaults, Repository};
 use screen::Screen;
 use summary::{Scene, Summary};
 use watch::Watch;
@@ -42,8 +42,8 @@ use watch::Watch;
 /// To queue a batch of thousands, or to wait for another supervisor that does.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// More at once would be one message of a gigabyte.
-const RUNS_MAX: usize = 100_000;
+/// They are queued in one transaction, and looked at every second.
+const RUNS_MAX: usize = 10_000;
 
 /// What is of interest of a node, and not of a batch.
 const NODES_MATTER: &[What] = &[What::Ready, What::Drained];
@@ -72,6 +72,9 @@ pub(super) struct Arguments {
     retry_failed: bool,
     #[command(flatten)]
     bounds: Bounds,
+    /// How long what runs may go on after a first Ctrl-C, before it is stopped and given back
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<String>,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
@@ -79,10 +82,10 @@ pub(super) struct Arguments {
     #[arg(short, long)]
     quiet: bool,
     /// Show the worktrees of the repository on this host, and end
-    #[arg(long)]
+    #[arg(long, conflicts_with = "cleanup")]
     list_worktrees: bool,
     /// Remove the worktrees of the repository on this host whose attempts are over, and end; their work stays
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     cleanup: bool,
     /// The command and its arguments; one that is just {run_id} or {attempt} is filled in
     #[arg(last = true, value_name = "COMMAND")]
@@ -98,7 +101,9 @@ struct Task {
 
 /// Runs them all; 0 if all have completed.
 pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, Failure> {
-    let config = context::config_with(settings, arguments.worktree.given())?;
+    let mut given = arguments.worktree.given();
+    given.extend(arguments.drain_timeout.clone().map(|text| ("drain_timeout", text)));
+    let config = context::config_with(settings, given)?;
     let state = StateDir::open(&config.state_dir())?;
     let place = config.place(state.clone());
     let mut defaults = config.workspace()?;
@@ -111,28 +116,34 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         return workspace::clean_repository(&place, &repository);
     }
     // What it is called may mean another commit by the time that the last run begins.
-    let base = repository.resolve(defaults.base.as_deref())?;
-    let task = Task::of(arguments, defaults.base.as_deref())?;
+    let commit = repository.resolve(defaults.base.as_deref())?;
+    let root = repository.root_of(&commit)?;
+    let base = Base { name: defaults.base.as_deref(), commit: &commit, root: &root };
+    let task = Task::of(arguments, &base)?;
     let anchor = arguments.anchor_path.as_deref().map(Anchor::read).transpose()?;
-    let (workers, repo) = (arguments.workers, Repo::at(&named));
-    let work = || Work { workers, repo: Some(&repo), now: Utc::now() };
-    decide(anchor.as_ref(), &work())?;
+    let (_crew, others) = Crew::join(&state, &repository, arguments.workers)?;
+    let repo = Repo::at(&named);
+    let permit = || permit(anchor.as_ref(), &repo, arguments.workers, others);
+    permit()?;
     let screen = screen(&config, &task.run_ids, arguments.quiet)?;
     let digest = anchor.as_ref().map(|anchor| format!("sha256:{}", anchor.digest()));
     context::block_on(async {
         let target = context::target(&config).await?;
-        let joined = join(arguments, &task, target.clone(), &json!({ "workers": workers, "anchor": digest })).await?;
-        let mut watch = Watch::new(Link::new(target.clone(), config.timing()?.attempt_timeout), &task.run_ids, screen);
+        let detail = json!({ "workers": arguments.workers, "anchor": digest, "base": commit });
+        let joined = join(arguments, &task, target.clone(), &detail).await?;
+        let link = Link::new(target.clone(), config.timing()?.attempt_timeout);
+        let command = joined.command();
+        let mut watch = Watch::new(link, joined, task.run_ids, screen);
         let (leave, leaving) = mpsc::channel(2);
-        let host = Identity::of_this_process().host;
+        let Identity { host, pid, .. } = Identity::of_this_process();
         let setup = Setup {
             target,
-            name: NodeName::of_host(&format!("supervise.{host}")),
+            name: NodeName::of_host(&format!("supervise.{pid}.{host}")),
             timing: config.timing()?,
             stop_grace: config.stop_grace()?,
             containment: config.containment()?,
             workspaces: Workspaces {
-                defaults: Defaults { repository: Some(named), base: Some(base.clone()), ..defaults },
+                defaults: Defaults { repository: Some(named), base: Some(commit.clone()), ..defaults.clone() },
                 place: place.clone(),
                 policy: config.workspace_policy()?,
             },
@@ -140,10 +151,10 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             catalogue: Catalogue {
                 queues: vec![batch::QUEUE.to_owned()],
                 labels: BTreeMap::new(),
-                commands: [(joined.command(), arguments.command.clone())].into(),
+                commands: [(command, arguments.command.clone())].into(),
                 allow_submitted_commands: false,
             },
-            slots: i32::try_from(workers).unwrap_or(i32::MAX),
+            slots: i32::try_from(arguments.workers).unwrap_or(i32::MAX),
             poll_interval: config.poll_interval()?,
             drain_timeout: config.drain_timeout()?,
             runs_dir: config.runs_dir(),
@@ -154,7 +165,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             hands_all_down: true,
             leaving: Some(leaving),
         };
-        let expires_at = anchor.as_ref().filter(|_| workers > 1).and_then(Anchor::expires_at);
+        let expires_at = anchor.as_ref().filter(|_| arguments.workers > 1).and_then(Anchor::expires_at);
         let begun = Instant::now();
         let ended = match watch.look().await? {
             true => Ok(()),
@@ -166,26 +177,34 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         };
         // What has ended since. Where the database cannot say it, what was seen stands.
         let _ = watch.look().await;
-        let scene = Scene {
-            repository,
-            base,
-            anchor: anchor.as_ref(),
-            workers,
-            place,
-            runs_dir: config.runs_dir(),
-            seconds: begun.elapsed().as_secs_f64(),
-        };
-        let summary = Summary::of(joined, watch.end(), &scene);
-        if arguments.json {
-            print::json(&summary)
-        } else {
-            summary.print()
+        let seconds = begun.elapsed().as_secs_f64();
+        let tenures = watch.tenures().await.ok();
+        let (joined, looks) = watch.end();
+        let (workers, runs_dir) = (arguments.workers, config.runs_dir());
+        let anchor = anchor.as_ref();
+        let scene = Scene { repository, base: commit, anchor, workers, place, runs_dir, seconds, tenures };
+        let summary = Summary::of(joined, looks, &scene);
+        let text = if arguments.json { print::json_text(&summary) } else { summary.text() };
+        if let Err(error) = print::try_text(&text) {
+            print::note(&format!("the summary cannot be written: {error}"));
         }
         ended?;
         if summary.left > 0 {
-            decide(anchor.as_ref(), &work())?;
+            permit()?;
         }
         summary.verdict()
+    })
+}
+
+/// Whether an anchor allows it, if it takes one: with those who work on the repository of this host already.
+fn permit(anchor: Option<&Anchor>, repo: &Repo, workers: u32, others: u32) -> Result<(), Failure> {
+    let work = Work { workers: workers + others, repo: Some(repo), now: Utc::now() };
+    decide(anchor, &work).map_err(|refusal| match others {
+        0 => refusal.into(),
+        _ => {
+            let also = format!("{refusal}. {others} of them are another supervisor's, at work on this host already");
+            Failure::new(code::NOT_ALLOWED, also)
+        }
     })
 }
 
@@ -214,16 +233,17 @@ async fn join(arguments: &Arguments, task: &Task, target: Target, detail: &Value
         .call(async |session| batch::join(session, &task.key, &task.submissions, retry, detail, &by).await)
         .await
         .map_err(|error| match &error {
-            DbError::Statement { code: state, message, .. } if state == "55006" => {
-                let said = format!(
-                    "{message}: a batch takes no run from others. Wait for it, stop or cancel it, or leave it out"
-                );
-                Failure::new(code::HELD, said)
-            }
-            _ => error.into(),
+            DbError::Statement { code: state, message, .. } if state == "55006" => Failure::new(
+                code::HELD,
+                format!(
+                    "{message}: a batch takes no run from others, and nothing was queued. Wait for it, stop or cancel it \
+                     (systole cancel --batch NAME cancels all of a batch), or leave it out"
+                ),
+            ),
+            _ => submit::refused(error),
         })?;
-    let (all, queued) = (task.run_ids.len(), joined.queued);
-    log::say(What::BatchJoined, format_args!("batch {}: {all} runs, {queued} of them queued now", joined.batch));
+    let (all, Joined { batch, queued, ended, .. }) = (task.run_ids.len(), &joined);
+    log::say(What::BatchJoined, format_args!("batch {batch}: of {all} runs {queued} queued now, {ended} ended before"));
     Ok(joined)
 }
 
@@ -241,7 +261,7 @@ async fn expired(at: Option<DateTime<Utc>>, leave: &mpsc::Sender<Leave>) -> Infa
 }
 
 impl Task {
-    fn of(arguments: &Arguments, base: Option<&str>) -> Result<Task, Failure> {
+    fn of(arguments: &Arguments, base: &Base<'_>) -> Result<Task, Failure> {
         let wrong = |text: String| Failure::new(code::USAGE, text);
         let named = match &arguments.run_ids_file {
             Some(file) => read(file)?,
@@ -259,7 +279,9 @@ impl Task {
                 ));
             }
             n if n > RUNS_MAX => {
-                return Err(wrong(format!("{n} runs are too many for one batch: {RUNS_MAX} are the most")));
+                return Err(wrong(format!(
+                    "{n} runs are too many for one batch: {RUNS_MAX} are the most; systole submit -f takes more"
+                )));
             }
             _ => {}
         }

@@ -87,6 +87,7 @@ whats! {
     WorkNotKept, "work_not_kept", warn;
     WorkspacesCleaned, "workspaces_cleaned", info;
     BatchJoined, "batch_joined", info;
+    BatchWaiting, "batch_waiting", warn;
     Scarce, "scarce", warn;
     Failed, "failed", error;
     Bug, "bug", error;

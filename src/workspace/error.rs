@@ -10,7 +10,7 @@ pub(crate) enum WorkspaceError {
     NoGit(io::Error),
     #[error("this is {found:?}, but workspaces take git 2.25 or newer: upgrade it, or have a newer one first in PATH")]
     OldGit { found: String },
-    #[error("{} is no git repository that can be used ({said}): name the folder of one with --workspace-repo", .path.display())]
+    #[error("{} is no git repository that can be used ({said}): name the folder of one with --workspace-repo (or --repo)", .path.display())]
     NotRepository { path: PathBuf, said: String },
     #[error(
         "the repository {} has no commit yet, so there is nothing to make a worktree of: commit something, or name a \

@@ -1,6 +1,5 @@
 //! What people see of the worktrees of this host, and what of a run's work.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -10,11 +9,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::error::WorkspaceError;
-use super::git::{self, Git};
+use super::git::Git;
 use super::lease::Lease;
 use super::record::{Phase, Record};
 use super::repository::Repository;
 use super::tenancy::Place;
+use super::work::Work;
 use super::{path, reclaim, snapshot};
 use crate::ids::RunId;
 
@@ -107,29 +107,8 @@ pub(crate) fn diff(
     let newest =
         refs.lines().max_by_key(|name| name.rsplit('/').next().and_then(|attempt| attempt.parse::<i32>().ok()));
     let Some(newest) = newest else { return Ok(None) };
-    match base_of(&git, newest)? {
-        Some(base) => between(&git, &base, newest),
+    match Work::at(&git, newest)? {
+        Some(work) => between(&git, &work.base, newest),
         None => Ok(None),
     }
-}
-
-/// The refs of all work that is kept in a repository.
-pub(crate) fn works(repository: &Repository) -> Result<BTreeSet<String>, WorkspaceError> {
-    let refs = repository.git().line(&["for-each-ref", "--format=%(refname)", path::SNAPSHOTS])?;
-    Ok(refs.lines().map(str::to_owned).collect())
-}
-
-/// The files, from the root of the repository, that the work under this ref has changed since its base.
-pub(crate) fn touched(repository: &Repository, reference: &str) -> Result<Vec<PathBuf>, WorkspaceError> {
-    let git = repository.git();
-    let Some(base) = base_of(&git, reference)? else { return Ok(Vec::new()) };
-    // Without renames: what a file was called before is touched as well.
-    let changed = git.run(&["diff", "--name-only", "--no-renames", "-z", &base, reference])?;
-    Ok(git::split(&changed).map(git::path).collect())
-}
-
-/// Where the work under a ref of ours began, by what its commit says.
-fn base_of(git: &Git, reference: &str) -> Result<Option<String>, WorkspaceError> {
-    let says = git.line(&["log", "-1", "--format=%B", reference])?;
-    Ok(says.lines().find_map(|line| line.strip_prefix("Systole-Base: ")).map(str::to_owned))
 }

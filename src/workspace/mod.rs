@@ -10,6 +10,7 @@
 //! ```
 
 pub(crate) mod artifacts;
+mod crew;
 mod error;
 mod git;
 mod lease;
@@ -24,10 +25,12 @@ mod snapshot;
 mod tenancy;
 mod tidy;
 mod wish;
+mod work;
 mod worktree;
 
+pub(crate) use crew::Crew;
 pub(crate) use error::WorkspaceError;
-pub(crate) use listing::{View, diff, list, touched, works};
+pub(crate) use listing::{View, diff, list};
 pub(crate) use policy::Policy;
 pub(crate) use reclaim::{over, remove};
 pub(crate) use record::Record;
@@ -35,3 +38,4 @@ pub(crate) use repository::Repository;
 pub(crate) use tenancy::{Place, Tenant, Workspace};
 pub(crate) use tidy::{Tidied, tidy};
 pub(crate) use wish::{BASE_VARIABLE, BRANCH_VARIABLE, Defaults, REPO_VARIABLE, Wish, WorktreeWish};
+pub(crate) use work::{Work, works};

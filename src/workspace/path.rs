@@ -41,7 +41,7 @@ pub(crate) fn snapshot_ref(run_id: &RunId, attempt: i32) -> String {
 }
 
 /// Where the work of all attempts at a run is kept.
-pub(super) fn snapshots_of(run_id: &RunId) -> String {
+pub(crate) fn snapshots_of(run_id: &RunId) -> String {
     format!("{SNAPSHOTS}/{}", name_of(run_id))
 }
 

@@ -61,6 +61,11 @@ impl Repository {
         })
     }
 
+    /// The first commit that leads to this one: the same in every clone that has all of them.
+    pub(crate) fn root_of(&self, commit: &str) -> Result<String, WorkspaceError> {
+        self.git().line(&["rev-list", "--first-parent", "--max-parents=0", commit])
+    }
+
     /// One at a time: two `git worktree add` at once fail over each other's locks.
     pub(super) fn turn(&self, state: &StateDir) -> Result<HostLockHeld, WorkspaceError> {
         let found =

@@ -9,7 +9,7 @@ use super::support::{Database, Systole};
 /// later version brings.
 const CALLS: [(&str, &[&str]); 3] = [
     ("viewer", &["holder", "rw_since", "why_waiting", "history", "quarantined_until", "fleet_snapshot"]),
-    ("client", &["fence", "request_stop", "submit", "submit_all", "cancel", "retry", "restart"]),
+    ("client", &["fence", "request_stop", "submit", "submit_all", "cancel", "cancel_batch", "retry", "restart"]),
     (
         "worker",
         &[

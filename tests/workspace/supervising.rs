@@ -1,10 +1,10 @@
 //! Many runs of one repository, by one supervisor: each in a place of its own, once, and all of it said at the end.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Output;
 
-use rustix::process::Signal;
 use serde_json::Value;
 
 use super::repository::Repository;
@@ -45,17 +45,17 @@ pub(super) fn runs(count: usize) -> String {
     (1..=count).map(|n| format!("r{n}")).collect::<Vec<_>>().join(",")
 }
 
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// What a field of each run says.
-fn each(summary: &Value, field: &str) -> Vec<String> {
+pub(super) fn each(summary: &Value, field: &str) -> Vec<String> {
     let runs = summary["runs"].as_array().unwrap();
     runs.iter().map(|run| run[field].to_string().trim_matches('"').to_owned()).collect()
 }
 
-fn count(database: &Database, what: &str) -> i64 {
+pub(super) fn count(database: &Database, what: &str) -> i64 {
     database.value(&format!("SELECT count(*) FROM systole.{what}")).parse().unwrap()
 }
 
@@ -92,13 +92,13 @@ fn fifty_runs_and_eight_workers_do_not_meet() {
 
 #[test]
 fn a_failure_is_exit_1_and_what_was_run_is_not_run_again() {
-    let (database, host) = host();
+    let (_database, host) = host();
     let repository = Repository::new();
     let script = r#"test "$1" != b || test -e "$HOME/mended""#;
     let output = supervise(&host, &repository, "a,b,c", &["--workers", "2"], script);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(shown.contains("2 of 3 completed, 1 failed") && shown.contains("FAILED (1)"), "{shown}");
+    assert!(shown.contains("2 of 3 completed, 1 failed") && shown.contains("FAILED (exit code 1)"), "{shown}");
     assert!(said(&output).contains("--retry-failed"), "{}", said(&output));
 
     // In another order it is the same batch.
@@ -112,50 +112,6 @@ fn a_failure_is_exit_1_and_what_was_run_is_not_run_again() {
         (0, &Value::from(1), ["1", "2", "1"].map(str::to_owned).to_vec())
     );
     assert_eq!(mended["batch"], again["batch"]);
-
-    // By another name it is another one, as it is on another day.
-    let (named, code) = summary(&supervise(&host, &repository, "a,b,c", &["--json", "--batch", "more"], script));
-    assert_eq!((code, &named["batch"], &named["queued"]), (0, &"more".into(), &Value::from(3)));
-    let before = again["batch"].as_str().unwrap();
-    yesterday(&database, before);
-    let (tomorrow, code) = summary(&supervise(&host, &repository, "a,b,c", &["--workers", "2", "--json"], script));
-    assert_eq!((code, &tomorrow["batch"], &tomorrow["queued"]), (0, &before.into(), &Value::from(3)));
-}
-
-/// As if a batch had been begun a day ago.
-fn yesterday(database: &Database, batch: &str) {
-    let (now, then) =
-        (format!("'batch:{batch}'"), format!("'batch:' || (left('{batch}', 10)::date - 1) || substr('{batch}', 11)"));
-    database.sql(&format!("UPDATE systole.run_specs SET command = {then} WHERE command = {now}"));
-    database.sql(&format!(
-        "UPDATE systole.lanes SET requirements = jsonb_build_object('systole:command', {then})
-          WHERE requirements->>'systole:command' = {now}"
-    ));
-}
-
-#[test]
-fn what_is_left_of_yesterday_is_done_before_today() {
-    let (database, host) = host();
-    let repository = Repository::new();
-    let script = r#"until test -e "$HOME/go"; do sleep 0.05; done"#;
-    let arguments = supervising(&repository, "a,b", &["--workers", "1"], script);
-    let mut first = host.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    first.wait_for_errors("run \"a\" attempt 1 as", SOON);
-    first.signal(Signal::INT);
-    first.wait_for_errors("draining", SOON);
-    std::fs::write(host.state.path().join("go"), "").unwrap();
-    assert_eq!(first.code(SOON), 1, "{}", first.errors());
-    assert!(first.errors().contains("goes on with what is left"), "{}", first.errors());
-    assert_eq!(database.value("SELECT status FROM systole.runs WHERE run_id = 'a'"), "COMPLETED");
-    assert_eq!(database.value("SELECT status FROM systole.runs WHERE run_id = 'b'"), "QUEUED");
-
-    let batch = database.value("SELECT substr(requirements->>'systole:command', 7) FROM systole.lanes");
-    yesterday(&database, &batch);
-    let older = database.value("SELECT substr(requirements->>'systole:command', 7) FROM systole.lanes");
-    assert_ne!(older, batch);
-    let (rest, code) = summary(&supervise(&host, &repository, "a,b", &["--workers", "1", "--json"], script));
-    assert_eq!((code, &rest["batch"], &rest["queued"]), (0, &older.into(), &Value::from(0)));
-    assert_eq!(count(&database, "executor_instances"), 2);
 }
 
 #[test]
@@ -188,9 +144,16 @@ fn parallel_work_without_leave_is_refused_before_anything_is_queued() {
     refused(&["--workspace-base", "nowhere"], 78, &["nowhere", "--workspace-base"]);
     assert_eq!(count(&database, "runs"), 0);
 
-    // One worker needs no anchor.
+    // One worker needs no anchor; two with one each do.
+    let script = r#"until test -e "$HOME/go"; do sleep 0.05; done"#;
+    let head = ["supervise", "--run-ids", "x", "--repo", repository.text(), "--", "sh", "-ec", script];
+    let mut first = host.start(&head);
+    first.wait_for_errors("run \"x\" attempt 1 as", SOON);
+    refused(&[], 77, &["2 workers", "1 of them are another supervisor's"]);
+    std::fs::write(host.state.path().join("go"), "").unwrap();
+    assert_eq!(first.code(SOON), 0, "{}", first.errors());
     refused(&[], 0, &[]);
-    assert_eq!(count(&database, "runs"), 2);
+    assert_eq!(count(&database, "runs"), 3);
 }
 
 #[test]
@@ -210,6 +173,8 @@ fn what_cannot_be_a_batch_is_said_and_nothing_is_queued() {
     refused(&["--run-ids", "a", "--batch", "x y", "--", "true"], "\"x y\" cannot be the name");
     refused(&["--run-ids", "a", "--workers", "0", "--", "true"], "--workers");
     refused(&["--run-ids-file", "gone", "--", "true"], "gone cannot be read");
+    refused(&["--run-ids", "a", "--max-attempts", "0", "--", "true"], "--max-attempts");
+    refused(&["--run-ids", "a", "--timeout", "0s", "--", "true"], "--timeout is nothing");
     assert_eq!(count(&database, "runs"), 0);
 
     let list = host.state.path().join("list");
@@ -219,21 +184,6 @@ fn what_cannot_be_a_batch_is_said_and_nothing_is_queued() {
     let output = host.output(&arguments);
     assert_eq!((output.status.code(), said(&output).as_str()), (Some(0), ""), "{output:?}");
     assert_eq!(count(&database, "runs"), 2);
-}
-
-#[test]
-fn a_run_of_somebody_else_is_not_taken() {
-    let (database, host) = host();
-    let repository = Repository::new();
-    assert!(host.output(&["submit", "b", "--", "true"]).status.success());
-    let output = supervise(&host, &repository, "a,b", &[], "true");
-    assert_eq!(output.status.code(), Some(75), "{output:?}");
-    assert!(said(&output).contains("run \"b\" is QUEUED already in queue default"), "{}", said(&output));
-    assert_eq!(count(&database, "runs"), 1);
-    // What has ended elsewhere may be run again.
-    assert!(host.output(&["cancel", "b"]).status.success());
-    let output = supervise(&host, &repository, "a,b", &[], "true");
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 #[test]
@@ -289,6 +239,42 @@ fn what_may_not_be_touched_is_found_out() {
     assert_eq!((code, &summary["completed"]), (77, &Value::from(3)), "{output:?}");
     assert_eq!(each(&summary, "out_of_bounds"), ["[]", "[\"c.txt\"]", "[]"]);
     assert!(said(&output).contains("run \"b\"") && said(&output).contains("c.txt"), "{}", said(&output));
+}
+
+/// Nor in an attempt that has failed; and what cannot be told is not allowed.
+#[test]
+fn what_any_attempt_has_touched_counts_and_nothing_of_another_run() {
+    let (database, host) = host();
+    let repository = Repository::new();
+    let anchor = anchor(&repository, r#", "paths": ["src"]"#).display().to_string();
+    let supervise = |host: &Systole, script: &str| {
+        let head = ["supervise", "--run-ids", "a", "--repo", repository.text(), "--anchor-path", &anchor, "--json"];
+        let options = ["--max-attempts", "2", "--backoff", "10ms", "--", "sh", "-ec", script, "sh", "{attempt}"];
+        let output = host.output(&[&head as &[&str], &options].concat());
+        let (summary, code) = summary(&output);
+        (each(&summary, "out_of_bounds").concat(), each(&summary, "work").concat(), code, said(&output))
+    };
+    let script = r#"test "$1" != 1 || { echo more >> a.txt; exit 1; }"#;
+    let (touched, work, code, _) = supervise(&host, script);
+    assert_eq!((touched.as_str(), work.as_str(), code), (r#"["a.txt"]"#, "null", 77));
+
+    // As prune does: of what begins anew under its name nothing is known, and what is kept of it is not the new one's.
+    database
+        .sql("DELETE FROM systole.run_specs; DELETE FROM systole.run_output; DELETE FROM systole.executor_instances");
+    database.sql("DELETE FROM systole.run_events; DELETE FROM systole.runs");
+    let (touched, work, code, said) = supervise(&host, "true");
+    assert_eq!((touched.as_str(), work.as_str(), code), ("[]", "null", 0), "{said}");
+
+    // A git that cannot say it.
+    let programs = host.state.path().join("bin");
+    std::fs::create_dir(&programs).unwrap();
+    let script = "#!/bin/sh\ncase \"$*\" in *--name-only*) exit 128;; esac\nPATH=${PATH#*:} exec git \"$@\"\n";
+    std::fs::write(programs.join("git"), script).unwrap();
+    std::fs::set_permissions(programs.join("git"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    repository.git(&["commit", "-q", "--allow-empty", "-m", "another"]);
+    let (_, _, code, said) = supervise(&host.with("PATH", &path), "mkdir src; echo x > src/x");
+    assert!(code == 77 && said.contains("cannot be told"), "{code} {said}");
 }
 
 #[test]

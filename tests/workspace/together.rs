@@ -63,8 +63,8 @@ fn killed_in_the_middle_and_started_again_it_finishes_the_rest() {
         r#"echo "$1" > mine; test "$2" != 1 || test -e "$HOME/go" || sleep 0.$((RANDOM % 5 + 1)) || true; sleep 0.3"#;
     let mut first = start(&host, &repository, &runs(30), &[], script);
     eventually("some have ended", SOON, || {
-        let ended = database.value("SELECT count(*) FROM systole.runs WHERE status = 'COMPLETED'");
-        (ended.parse::<i32>().unwrap() >= 8).then_some(())
+        let query = "SELECT count(*) FILTER (WHERE status = 'COMPLETED') >= 8 AND count(*) FILTER (WHERE status = 'RUNNING') > 4";
+        (database.value(&format!("{query} FROM systole.runs")) == "t").then_some(())
     });
     first.signal(Signal::KILL);
     let _ = first.wait(SOON);
@@ -73,7 +73,9 @@ fn killed_in_the_middle_and_started_again_it_finishes_the_rest() {
     // Nothing overlapped, nothing is repeated but what was killed, and what that had done is kept.
     assert_eq!(
         column(&database, "SELECT status FROM systole.executor_instances GROUP BY 1 ORDER BY 1"),
-        ["COMPLETED", "CRASHED"]
+        ["COMPLETED", "CRASHED"],
+        "{}",
+        first.errors()
     );
     let audit = host.output(&["audit"]);
     assert_eq!(audit.status.code(), Some(0), "{audit:?}");
