@@ -6,14 +6,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::repository::Repository;
-use super::supervising::{anchor, count, each, runs, said, summary, supervise, supervising};
+use super::supervising::{anchor, count, each, runs, said, start, summary, supervise, supervising};
 use super::support::{Database, Running, Systole, eventually};
 use super::{SOON, host};
-
-fn start(host: &Systole, repository: &Repository, runs: &str, options: &[&str], script: &str) -> Running {
-    let arguments = supervising(repository, runs, options, script);
-    host.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-}
 
 /// What its summary says of batch, queued and ended before, and its exit code.
 fn joined(host: &Systole, repository: &Repository, options: &[&str], script: &str) -> (String, i64, i64, i32) {

@@ -8,7 +8,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use super::repository::Repository;
-use super::support::{Database, Systole};
+use super::support::{Database, Running, Systole};
 use super::{SOON, host, worktrees};
 
 /// An anchor that allows eight workers, and whatever else is in `more`.
@@ -32,6 +32,11 @@ pub(super) fn supervising(repository: &Repository, runs: &str, options: &[&str],
 pub(super) fn supervise(host: &Systole, repository: &Repository, runs: &str, options: &[&str], script: &str) -> Output {
     let arguments = supervising(repository, runs, options, script);
     host.output(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+pub(super) fn start(host: &Systole, repository: &Repository, runs: &str, options: &[&str], script: &str) -> Running {
+    let arguments = supervising(repository, runs, options, script);
+    host.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Its summary, and its exit code.

@@ -6,15 +6,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::repository::Repository;
-use super::supervising::{runs, summary, supervise, supervising};
+use super::supervising::{runs, start, summary, supervise, supervising};
 use super::support::terminal::Terminal;
-use super::support::{Database, Running, Systole, eventually};
+use super::support::{Database, Systole, eventually};
 use super::{SOON, host};
-
-fn start(host: &Systole, repository: &Repository, runs: &str, options: &[&str], script: &str) -> Running {
-    let arguments = supervising(repository, runs, options, script);
-    host.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-}
 
 fn column(database: &Database, query: &str) -> Vec<String> {
     database.sql(query).concat()
