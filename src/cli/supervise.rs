@@ -64,7 +64,7 @@ pub(super) struct Arguments {
     anchor_path: Option<PathBuf>,
     #[command(flatten)]
     worktree: WorktreeFlags,
-    /// What the batch is called, on all machines that share it [default: made from the list, the command and the day]
+    /// What the batch is called, on all machines that share it [default: made from the list, the command, the commit and the day]
     #[arg(long, value_name = "NAME")]
     batch: Option<String>,
     /// Run those of the batch again that have ended without completing
