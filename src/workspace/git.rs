@@ -86,6 +86,15 @@ impl Git {
         Ok(answer.map(|answer| String::from_utf8_lossy(&answer).trim_end().to_owned()).filter(|line| !line.is_empty()))
     }
 
+    /// The objects that these names lead to; `None` for one that leads to nothing.
+    pub(super) fn objects(&self, names: &[&str]) -> Result<Vec<Option<String>>, WorkspaceError> {
+        let asked: String = names.iter().map(|name| format!("{name}\n")).collect();
+        let answer = self.ask(&["cat-file", "--batch-check=%(objectname)"], asked.as_bytes())??;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        // "NAME missing"
+        Ok(answer.lines().map(|line| (!line.contains(' ')).then(|| line.to_owned())).collect())
+    }
+
     /// What it prints, or what it has said instead.
     pub(super) fn ask(&self, arguments: &[&str], input: &[u8]) -> Result<Result<Vec<u8>, Refusal>, WorkspaceError> {
         let output = self.command(arguments).and_then(|mut command| {

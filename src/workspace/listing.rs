@@ -40,9 +40,16 @@ pub(crate) struct View {
     pub(crate) stays: Option<String>,
 }
 
-/// All worktrees of this host and user, the oldest first.
+/// All worktrees of this host and user, the oldest first. Looked at by several threads, because git takes a while for each.
 pub(crate) fn list(place: &Place) -> Vec<View> {
-    Record::all(&place.state).into_iter().map(|record| view(place, record)).collect()
+    let records = Record::all(&place.state);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = records.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let look = |records: &[Record]| records.iter().map(|record| view(place, record.clone())).collect::<Vec<View>>();
+        let parts: Vec<_> = records.chunks(share).map(|part| scope.spawn(move || look(part))).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("a look at a worktree does not panic")).collect()
+    })
 }
 
 fn view(place: &Place, record: Record) -> View {

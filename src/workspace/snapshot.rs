@@ -5,6 +5,7 @@
 //! the first parent is HEAD, others are what HEAD does not lead to. Submodules and repositories inside of the worktree go with it,
 //! each as a commit of its own that is a parent as well.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,16 @@ const TIPS_SORTED_MAX: usize = 100;
 
 /// How many repositories without a commit are looked for in a worktree.
 const UNBORN_MAX: usize = 32;
+
+/// What HEAD leads to, and what is under way.
+const HEADS: [&str; 6] = [
+    "HEAD^{commit}",
+    "HEAD^{tree}",
+    "MERGE_HEAD^{commit}",
+    "CHERRY_PICK_HEAD^{commit}",
+    "REVERT_HEAD^{commit}",
+    "REBASE_HEAD^{commit}",
+];
 
 /// Where there is work, and what is said of it.
 struct Source<'a> {
@@ -60,14 +71,14 @@ fn source<'a>(record: &'a Record, path: &Path, state: &StateDir) -> Result<Sourc
 impl Source<'_> {
     fn keep(&self) -> Result<Option<String>, WorkspaceError> {
         let git = self.git();
-        let head = git.line_if_any(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])?;
-        let head_tree = git.line_if_any(&["rev-parse", "--verify", "--quiet", "HEAD^{tree}"])?;
+        let found = git.objects(&HEADS)?;
+        let (head, head_tree) = (found[0].clone(), found[1].clone());
         let index = Index::copy(&self.git_dir, &self.scratch)?;
         // Fails over a merge in progress: then what the files say is all there is.
         let staged = self.with(&index).line_if_any(&["write-tree"])?;
         let (tree, parts) = self.add_all(&index)?;
         let staged = staged.filter(|staged| *staged != tree && Some(staged) != head_tree.as_ref());
-        let forgotten = self.forgotten(head.as_deref())?;
+        let forgotten = self.forgotten(head.as_deref(), found.into_iter().skip(2).flatten())?;
         let is_at_base = self.base.is_none() || head.as_deref() == self.base;
         let is_empty = head.is_none() && tree == git.line(&["hash-object", "-t", "tree", "/dev/null"])?;
         if (head_tree.as_ref() == Some(&tree) || is_empty)
@@ -208,9 +219,13 @@ impl Source<'_> {
     }
 
     /// Commits that were made here, and that nothing leads to which stays: by an amend, a reset, a merge in progress.
-    fn forgotten(&self, head: Option<&str>) -> Result<Vec<String>, WorkspaceError> {
+    fn forgotten(
+        &self,
+        head: Option<&str>,
+        in_progress: impl Iterator<Item = String>,
+    ) -> Result<Vec<String>, WorkspaceError> {
         let git = self.git();
-        let mut candidates = String::new();
+        let mut candidates: BTreeSet<String> = in_progress.chain(head.map(str::to_owned)).collect();
         let mut logs = vec!["logs/HEAD"];
         let mut refs = vec!["for-each-ref", "--format=%(objectname)", "refs/worktree", "refs/bisect", "refs/rewritten"];
         let mut lasting = match self.base {
@@ -225,20 +240,21 @@ impl Source<'_> {
         for log in logs {
             let text = fs::read(self.git_dir.join(log)).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
-            candidates.extend(text.lines().filter_map(|line| Some(format!("{}\n", line.split(' ').nth(1)?))));
+            candidates.extend(text.lines().filter_map(|line| Some(line.split(' ').nth(1)?.to_owned())));
         }
-        for name in ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD", "HEAD"] {
-            let found = git.line_if_any(&["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")])?;
-            candidates.extend(found.map(|found| format!("{found}\n")));
+        candidates.extend(git.line(&refs)?.lines().map(str::to_owned));
+        if let (Some(_), Some(head)) = (self.base, head) {
+            lasting.push(head);
+            candidates.remove(head);
         }
-        candidates.push_str(&git.line(&refs)?);
-        if self.base.is_some() {
-            lasting.extend(head);
+        // Else it would go through all that was ever kept, for each worktree.
+        if candidates.is_empty() {
+            return Ok(Vec::new());
         }
         let arguments = [&["rev-list", "--ignore-missing", "--stdin", "--not"][..], &lasting].concat();
-        let listed = String::from_utf8_lossy(&git.ask(&arguments, candidates.as_bytes())??).into_owned();
-        let candidates: Vec<&str> = candidates.lines().collect();
-        let mut found: Vec<&str> = listed.lines().filter(|commit| candidates.contains(commit)).collect();
+        let asked: String = candidates.iter().map(|commit| format!("{commit}\n")).collect();
+        let listed = String::from_utf8_lossy(&git.ask(&arguments, asked.as_bytes())??).into_owned();
+        let mut found: Vec<&str> = listed.lines().filter(|commit| candidates.contains(*commit)).collect();
         found.dedup();
         if !(2..=TIPS_SORTED_MAX).contains(&found.len()) {
             return Ok(found.into_iter().map(str::to_owned).collect());

@@ -95,14 +95,31 @@ pub(super) fn discard(record: &Record, place: &Place) {
 /// Has git forget a worktree, and its branch if that has nothing of its own.
 pub(super) fn forget(record: &Record) {
     let git = Git::at(&record.repository).with("GIT_DIR", &record.repository);
-    // Twice: also if it was locked while it was made.
-    let _ = git.ask(&["worktree", "remove", "--force", "--force", &record.path.to_string_lossy()], b"");
+    match &record.git_dir {
+        // All that git does, which looks at every other worktree first.
+        Some(git_dir) if !record.path.exists() => {
+            if leads_to(git_dir, &record.path) {
+                let _ = fs::remove_dir_all(git_dir);
+            }
+        }
+        // Twice: also if it was locked while it was made.
+        _ => drop(git.ask(&["worktree", "remove", "--force", "--force", &record.path.to_string_lossy()], b"")),
+    }
     if let Some(branch) = &record.branch
         && let Ok(Some(tip)) = git.line_if_any(&["rev-parse", "--verify", "--quiet", &format!("refs/heads/{branch}")])
         && tip == record.base
     {
         // git refuses if somebody has it checked out elsewhere.
         let _ = git.ask(&["branch", "--quiet", "-D", branch], b"");
+    }
+}
+
+/// Whether what git keeps is of the worktree that was here: somebody may have moved it.
+fn leads_to(git_dir: &Path, path: &Path) -> bool {
+    match fs::read_to_string(git_dir.join("gitdir")) {
+        Ok(text) => Path::new(text.trim_end()) == path.join(".git"),
+        // Somebody was killed while he removed it.
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 

@@ -8,7 +8,8 @@ use rustix::process::Signal;
 
 use crate::repository::git;
 use crate::support::eventually;
-use crate::{Repository, SOON, clean, host, only_worktree, run_in, worktrees};
+use crate::support::terminal::Terminal;
+use crate::{Repository, SOON, clean, host, only_worktree, run_in, with_git, worktrees};
 
 #[test]
 fn what_runs_stays() {
@@ -111,6 +112,51 @@ fn a_worktree_that_somebody_has_half_removed_loses_no_commit() {
     std::fs::remove_dir_all(&path).unwrap();
     clean(&host, &[]);
     assert!(worktrees(&host).is_empty());
+}
+
+#[test]
+fn one_that_somebody_has_moved_is_his() {
+    let (_database, host) = host();
+    let repository = Repository::new();
+    run_in(&host, &repository, "r", "echo work > new.txt");
+    let (path, elsewhere) = (only_worktree(&host), host.state.path().join("elsewhere"));
+    git(&path, &["worktree", "move", ".", elsewhere.to_str().unwrap()]);
+    clean(&host, &[]);
+    assert!(worktrees(&host).is_empty());
+    assert_eq!(git(&elsewhere, &["status", "--porcelain"]), "?? new.txt");
+}
+
+#[test]
+fn on_a_terminal_it_shows_how_far_it_is() {
+    let (_database, host) = host();
+    let repository = Repository::new();
+    for run in ["a", "b"] {
+        run_in(&host, &repository, run, "true");
+    }
+    let mut terminal = Terminal::start(&host.command(&["workspace", "clean"]));
+    terminal.wait_for("removed 2 of 2 worktrees");
+    assert_eq!(terminal.code(SOON), Some(0));
+    let shown = terminal.screen();
+    let at = |text: &str| shown.find(text).unwrap_or_else(|| panic!("{text:?} is not in {shown:?}"));
+    assert!(at("1/2 ") < at("2/2 ") && at("2/2 ") < at("removed"), "{shown:?}");
+}
+
+/// Each removal would take as long as there are worktrees and refs, and all of them together the square of that.
+#[test]
+fn what_a_removal_costs_does_not_grow_with_what_there_is() {
+    let (_database, host) = host();
+    let repository = Repository::new();
+    for run in ["idle", "busy"] {
+        run_in(&host, &repository, run, &format!("test {run} = idle || echo work > new.txt"));
+    }
+    let asked = host.state.path().join("asked");
+    let host = with_git(&host, &format!("echo \"$*\" >> {}", asked.display()));
+    assert!(clean(&host, &[]).contains("removed 2 of 2"));
+    let asked = std::fs::read_to_string(asked).unwrap();
+    assert!(asked.contains(" add -A "), "{asked}");
+    for goes_through_all in ["rev-list", "worktree"] {
+        assert!(!asked.lines().any(|line| line.contains(&format!(" {goes_through_all} "))), "{asked}");
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod repository;
 mod supervising;
 mod together;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +36,15 @@ fn host() -> (Database, Systole) {
     // Submodules of tests lie in folders.
     std::fs::write(host.state.path().join(".gitconfig"), "[protocol \"file\"]\n\tallow = always\n").unwrap();
     (database, host.with("HOME", &home).with("XDG_CONFIG_HOME", &home).with("GIT_CONFIG_NOSYSTEM", "1"))
+}
+
+/// The same host, with a git that does this first. `$*` is what it is asked.
+fn with_git(host: &Systole, first: &str) -> Systole {
+    let (bin, path) = (host.state.path().join("bin"), std::env::var("PATH").unwrap());
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::write(bin.join("git"), format!("#!/bin/sh\n{first}\nPATH={path} exec git \"$@\"\n")).unwrap();
+    std::fs::set_permissions(bin.join("git"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    host.clone().with("PATH", &format!("{}:{path}", bin.display()))
 }
 
 /// Runs a script in a worktree of this repository; what it prints.
