@@ -43,6 +43,16 @@ pub(super) async fn guard_lost(job: &Job, mut lease: Lease, mut guard: Guard, si
     }
 }
 
+/// The run is another executor's, and all of ours is over.
+pub(super) async fn lost(job: &Job, mut lease: Lease, guard: Guard, certificate: Certificate) -> Conclusion {
+    // The database knows better how it ended. But if the run was taken away by force, its successor waits to hear that
+    // it is over. If it does not hear it now: the certificate stays for the sweep, which tells it, and removes it.
+    let _ = tokio::time::timeout(job.timing.attempt_timeout, lease.record_end(certificate.end)).await;
+    lease.abandon();
+    guard.dismiss().await;
+    Conclusion::Lost { why: "the database says that another executor holds the run, or that it was ended".to_owned() }
+}
+
 /// Resolves at the second signal that asks us to end, or when our node asks for the second time, of which it did `halts` before.
 async fn asked_twice(signals: &mut Signals, mut halts: u32) {
     let mut seen = 0;

@@ -183,14 +183,14 @@ pub(crate) async fn carry_out(
     let progress =
         ProgressSocket::listen(socket, move |report| told(report.progress, report.message.map(String::from))).ok();
     let mut environment = surroundings(job, &lease, executor_id, progress.as_ref());
-    let mut workspace = match place::open(job, &lease, executor_id).await {
-        Ok(workspace) => workspace,
-        Err(error) => return Ok(place::refused(job, lease, guard, signals, &error).await),
-    };
-    if let Some(opened) = workspace.take() {
-        let (opened, variables) = place::variables(opened, lease.predecessor().map(|it| it.attempt)).await;
-        environment.extend(variables);
-        workspace = Some(opened);
+    let mut workspace = None;
+    match place::open(job, &lease, executor_id, &mut signals).await {
+        Ok(None) => {}
+        Ok(Some((opened, variables))) => {
+            environment.extend(variables);
+            workspace = Some(opened);
+        }
+        Err(why) => return Ok(place::refused(job, lease, guard, signals, why).await),
     }
     let order = Order {
         program: job.program.clone(),
@@ -210,7 +210,7 @@ pub(crate) async fn carry_out(
         Err(_) => ending::guard_lost(job, lease, guard, &mut signals).await,
     };
     // Where its guard was lost, that was not done before.
-    drop(place::keep(job, workspace).await);
+    drop(place::keep(job, workspace, std::future::pending()).await);
     drop(progress);
     Ok(conclusion)
 }

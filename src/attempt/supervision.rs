@@ -4,7 +4,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU};
 
 use super::account::Account;
-use super::ending::{guard_lost, record};
+use super::ending::{guard_lost, lost, record};
 use super::job::Job;
 use super::place;
 use crate::db::DbError;
@@ -63,7 +63,7 @@ struct Supervisor<'a> {
 /// Behind that, and before anybody hears of its end, what it has left in its workspace is kept.
 pub(super) async fn supervise(
     job: &Job,
-    mut lease: Lease,
+    lease: Lease,
     guard: Guard,
     told: Option<Instant>,
     mut signals: Signals,
@@ -147,16 +147,11 @@ pub(super) async fn supervise(
         }
     };
     supervisor.account.ended(&certificate);
-    *workspace = place::keep(job, workspace.take()).await;
+    let enough = place::enough(job, &mut signals, supervisor.halts);
+    // Ours until the end is recorded.
+    let _kept = place::keep(job, workspace.take(), enough).await;
     if supervisor.lost {
-        // The database knows better how it ended. But if the run was taken away by force, its successor waits to hear that
-        // it is over. If it does not hear it now: the certificate stays for the sweep, which tells it, and removes it.
-        let _ = tokio::time::timeout(job.timing.attempt_timeout, lease.record_end(certificate.end)).await;
-        lease.abandon();
-        supervisor.guard.dismiss().await;
-        return Conclusion::Lost {
-            why: "the database says that another executor holds the run, or that it was ended".to_owned(),
-        };
+        return lost(job, lease, supervisor.guard, certificate).await;
     }
     record(job, lease, supervisor.guard, certificate, signals, supervisor.halts).await
 }

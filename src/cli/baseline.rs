@@ -101,7 +101,7 @@ fn capture(arguments: &CaptureArguments, config: &Config) -> Result<u8, Failure>
         branch: false,
         submodules: defaults.submodules,
     });
-    let place = config.place(StateDir::open(&config.state_dir())?);
+    let place = config.place(StateDir::open(&config.state_dir())?)?;
     let tenant = Tenant {
         run_id: run_id.clone(),
         attempt: NO_ATTEMPT,

@@ -46,6 +46,9 @@ pub(super) struct Arguments {
     /// Fetch the submodules of worktrees as well: true (by default) or false
     #[arg(long, value_name = "BOOL", hide_short_help = true)]
     workspace_submodules: Option<String>,
+    /// The longest that one git command for a worktree may take [default: 10m]
+    #[arg(long, value_name = "DURATION", hide_short_help = true)]
+    workspace_git_timeout: Option<String>,
     /// Folder for worktrees, where that is not in the state folder
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     workspace_dir: Option<String>,
@@ -113,6 +116,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         ("drain_timeout", arguments.drain_timeout.clone()),
         ("allow_submitted_commands", arguments.allow_submitted_commands.then(|| "true".to_owned())),
         ("workspace.submodules", arguments.workspace_submodules.clone()),
+        ("workspace.git_timeout", arguments.workspace_git_timeout.clone()),
         ("workspace.keep_for", arguments.workspace_keep_for.clone()),
         ("workspace.keep", arguments.workspace_keep.clone()),
         ("workspace.free_disk_min", arguments.workspace_free_disk_min.clone()),
@@ -145,7 +149,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             containment: config.containment()?,
             workspaces: Workspaces {
                 defaults: config.workspace()?,
-                place: config.place(state.clone()),
+                place: config.place(state.clone())?,
                 policy: config.workspace_policy()?,
             },
             state,

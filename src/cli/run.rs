@@ -79,10 +79,11 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
             format_args!("{path} cannot be used: {error}. The command has no SYSTOLE_RUN_DIR; runs_dir names another"),
         );
     }
-    let workspace = match &arguments.workspace {
-        Some(folder) => Some((Wish::Folder(folder.clone()), config.place(state.clone()))),
-        None => config.workspace()?.wish().map(|wish| (wish, config.place(state.clone()))),
+    let wish = match &arguments.workspace {
+        Some(folder) => Some(Wish::Folder(folder.clone())),
+        None => config.workspace()?.wish(),
     };
+    let place = config.place(state.clone())?;
     context::block_on(async {
         let target = context::target(&config).await?;
         let mut command = arguments.command.into_iter();
@@ -100,7 +101,7 @@ pub(super) fn execute(arguments: Arguments, settings: &Settings) -> Result<u8, F
             is_alone: true,
             log: None,
             run_dir: run_dir.ok(),
-            workspace,
+            workspace: wish.map(|wish| (wish, place)),
             metrics: Metrics::default(),
             tenure: OnceLock::new(),
         };

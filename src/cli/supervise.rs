@@ -105,10 +105,10 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     given.extend(arguments.drain_timeout.clone().map(|text| ("drain_timeout", text)));
     let config = context::config_with(settings, given)?;
     let state = StateDir::open(&config.state_dir())?;
-    let place = config.place(state.clone());
+    let place = config.place(state.clone())?;
     let mut defaults = config.workspace()?;
     let named = context::repository(defaults.repository.take());
-    let repository = Repository::at(&named)?;
+    let repository = Repository::at(&named, &place.patience)?;
     if arguments.list_worktrees {
         return workspace::list(&place, Some(&repository), arguments.json);
     }

@@ -71,7 +71,7 @@ struct DiffArguments {
 /// Looks at worktrees, or removes them.
 pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, Failure> {
     let config = context::config(settings)?;
-    let place = config.place(StateDir::open(&config.state_dir())?);
+    let place = config.place(StateDir::open(&config.state_dir())?)?;
     match &arguments.command {
         Verb::List(arguments) => list(&place, None, arguments.json),
         Verb::Clean(arguments) => clean(&place, arguments),

@@ -55,6 +55,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("workspace.branch", "workspace-branch", &["SYSTOLE_WORKSPACE_BRANCH"], None),
     key("workspace.submodules", "workspace-submodules", &["SYSTOLE_WORKSPACE_SUBMODULES"], Some("true")),
     key("workspace.dir", "workspace-dir", &["SYSTOLE_WORKSPACE_DIR"], None),
+    key("workspace.git_timeout", "workspace-git-timeout", &["SYSTOLE_WORKSPACE_GIT_TIMEOUT"], Some("10m")),
     key("workspace.keep_for", "workspace-keep-for", &["SYSTOLE_WORKSPACE_KEEP_FOR"], None),
     key("workspace.keep", "workspace-keep", &["SYSTOLE_WORKSPACE_KEEP"], None),
     key("workspace.free_disk_min", "workspace-free-disk-min", &["SYSTOLE_WORKSPACE_FREE_DISK_MIN"], None),

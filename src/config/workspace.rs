@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Config, ConfigError, parse_bytes};
 use crate::state_dir::StateDir;
-use crate::workspace::{Defaults, Place, Policy};
+use crate::workspace::{Defaults, Patience, Place, Policy};
 
 impl Config {
     /// The worktrees that are asked for.
@@ -30,8 +30,8 @@ impl Config {
     }
 
     /// Where worktrees are made, and what is known of them.
-    pub(crate) fn place(&self, state: StateDir) -> Place {
+    pub(crate) fn place(&self, state: StateDir) -> Result<Place, ConfigError> {
         let worktrees = self.text("workspace.dir").map_or_else(|| state.worktrees(), PathBuf::from);
-        Place { state, worktrees }
+        Ok(Place { state, worktrees, patience: Patience::of(self.duration("workspace.git_timeout")?) })
     }
 }

@@ -1,7 +1,7 @@
 //! The children of this process that are no orphans of a run, so that no reaper and no killer of orphans takes one for it.
 
 use std::io;
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::Pid;
@@ -29,10 +29,7 @@ impl Own {
 /// A child that does something for us: git, mostly. A process that has guards starts no child in another way: it might be reaped,
 /// or killed, before it is waited for.
 #[derive(Debug)]
-pub(crate) struct Helper {
-    pid: Pid,
-    child: Option<Child>,
-}
+pub(crate) struct Helper(Child);
 
 impl Helper {
     /// Starts it.
@@ -40,23 +37,23 @@ impl Helper {
         // Also a child that cannot be started is waited for, by the library.
         let mut own = lock();
         let child = command.spawn()?;
-        let pid = Pid::from_child(&child);
-        own.in_use.push(pid);
-        Ok(Helper { pid, child: Some(child) })
+        own.in_use.push(Pid::from_child(&child));
+        Ok(Helper(child))
     }
 
-    pub(crate) fn child(&mut self) -> &mut Child {
-        self.child.as_mut().expect("it is there until it is waited for")
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
     }
 
-    /// Waits for its end, with all that it has written to pipes.
-    pub(crate) fn wait_with_output(mut self) -> io::Result<Output> {
-        self.child.take().expect("nobody has waited for it").wait_with_output()
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.0.wait()
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        lock().in_use.retain(|pid| *pid != self.pid);
+        let ours = self.pid();
+        lock().in_use.retain(|pid| *pid != ours);
     }
 }

@@ -76,7 +76,8 @@ mod tests {
             let made = std::process::Command::new("git").args(["init", "-q", name]).current_dir(folder.path()).status();
             assert!(made.unwrap().success());
         }
-        let repository = |name: &str| Repository::at(&folder.path().join(name)).unwrap();
+        let patience = crate::workspace::Patience::of(Duration::from_secs(60));
+        let repository = |name: &str| Repository::at(&folder.path().join(name), &patience).unwrap();
         let (first, others) = Crew::join(&state, &repository("one"), 3).unwrap();
         assert_eq!(others, 0);
         let (second, others) = Crew::join(&state, &repository("one/.git"), 2).unwrap();

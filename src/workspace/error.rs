@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Why a workspace cannot be had, kept or removed.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,14 @@ pub(crate) enum WorkspaceError {
         "its submodules cannot be had: {said}. See to it that git can fetch them without asking, or set submodules = false in [workspace]"
     )]
     Submodules { said: String },
+    #[error(
+        "git {doing} did not end within {} in {}, and was killed: see what it waits for (a server that does not answer, a filter, a \
+         disk), or set git_timeout in [workspace]", humantime::format_duration(*.limit), .path.display()
+    )]
+    Hangs { doing: String, path: PathBuf, limit: Duration },
+    /// Nobody waits for what it was to do.
+    #[error("git {doing} was ended, because somebody has asked for an end")]
+    Unwanted { doing: String },
     #[error("git {doing} failed in {}: {said}", .path.display())]
     Git { doing: String, path: PathBuf, said: String },
     #[error("{doing} {}: {error}", .path.display())]

@@ -1,15 +1,15 @@
 //! The git program, told where it is and nothing else: no variable of somebody else's git, no hook, no gc, no prompt.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use super::error::WorkspaceError;
-use crate::guard::Helper;
+use super::patience::{Impatience, Patience};
 
 /// Of git's variables only those that say how to reach others, and which configuration there is.
 const LEFT_ALONE: &[&str] = &[
@@ -38,6 +38,7 @@ const ALWAYS: &[&str] = &[
 #[derive(Debug, Clone)]
 pub(super) struct Git {
     folder: PathBuf,
+    patience: Patience,
     variables: Vec<(&'static str, OsString)>,
 }
 
@@ -56,13 +57,18 @@ impl From<Refusal> for WorkspaceError {
 }
 
 impl Git {
-    pub(super) fn at(folder: &Path) -> Git {
-        Git { folder: folder.to_owned(), variables: Vec::new() }
+    pub(super) fn at(folder: &Path, patience: &Patience) -> Git {
+        Git { folder: folder.to_owned(), patience: patience.clone(), variables: Vec::new() }
     }
 
     /// With this as its repository, whatever the folder says.
-    pub(super) fn of(git_dir: &Path, work_tree: &Path) -> Git {
-        Git::at(work_tree).with("GIT_DIR", git_dir).with("GIT_WORK_TREE", work_tree)
+    pub(super) fn of(git_dir: &Path, work_tree: &Path, patience: &Patience) -> Git {
+        Git::at(work_tree, patience).with("GIT_DIR", git_dir).with("GIT_WORK_TREE", work_tree)
+    }
+
+    /// In the repository itself, which has this folder.
+    pub(super) fn inside(git_dir: &Path, patience: &Patience) -> Git {
+        Git::at(git_dir, patience).with("GIT_DIR", git_dir)
     }
 
     pub(super) fn with(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Git {
@@ -97,25 +103,28 @@ impl Git {
 
     /// What it prints, or what it has said instead.
     pub(super) fn ask(&self, arguments: &[&str], input: &[u8]) -> Result<Result<Vec<u8>, Refusal>, WorkspaceError> {
-        let output = self.command(arguments).and_then(|mut command| {
-            let mut child = Helper::spawn(&mut command)?;
-            let mut stdin = child.child().stdin.take().expect("piped");
-            std::thread::scope(|scope| {
-                // It may answer before it has read all.
-                scope.spawn(move || {
-                    let _ = stdin.write_all(input);
-                });
-                child.wait_with_output()
-            })
-        });
-        let output = output.map_err(WorkspaceError::NoGit)?;
-        if output.status.success() {
-            return Ok(Ok(output.stdout));
+        // Settings have a `=` in them.
+        let doing = arguments.iter().find(|argument| !argument.starts_with('-') && !argument.contains('='));
+        let doing = doing.copied().unwrap_or_default().to_owned();
+        let done = || -> io::Result<_> {
+            // Files and not pipes: the end of a pipe comes with the end of the last one who has it, and ssh may leave one behind.
+            let (mut answer, mut said) = (nameless()?, nameless()?);
+            let mut command = self.command(arguments)?;
+            command.stdin(filled(input)?).stdout(answer.try_clone()?).stderr(said.try_clone()?);
+            let ended = self.patience.run(command)?;
+            Ok((ended, text(&mut answer)?, String::from_utf8_lossy(&text(&mut said)?).into_owned()))
+        };
+        match done().map_err(WorkspaceError::NoGit)? {
+            (Ok(status), answer, _) if status.success() => Ok(Ok(answer)),
+            (Ok(status), _, said) => {
+                let said = if said.trim().is_empty() { status.to_string() } else { said };
+                Ok(Err(Refusal { said, doing, folder: self.folder.clone() }))
+            }
+            (Err(Impatience::Unwanted), ..) => Err(WorkspaceError::Unwanted { doing }),
+            (Err(Impatience::TooLong(limit)), ..) => {
+                Err(WorkspaceError::Hangs { doing, path: self.folder.clone(), limit })
+            }
         }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let said = if said.trim().is_empty() { output.status.to_string() } else { said };
-        let doing = arguments.iter().find(|argument| !argument.starts_with('-')).copied().unwrap_or_default();
-        Ok(Err(Refusal { said, doing: doing.to_owned(), folder: self.folder.clone() }))
     }
 
     fn command(&self, arguments: &[&str]) -> std::io::Result<Command> {
@@ -132,20 +141,47 @@ impl Git {
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.args(ALWAYS.iter().flat_map(|setting| ["-c", setting])).args(arguments);
-        // A Ctrl-C is for the command, and not for a checkout in the middle.
-        command.current_dir(&self.folder).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.current_dir(&self.folder);
         Ok(command)
     }
 }
 
+/// A file that nobody else can find, gone when the last one has let go of it.
+#[cfg(target_os = "linux")]
+fn nameless() -> io::Result<File> {
+    Ok(rustix::fs::memfd_create("git", rustix::fs::MemfdFlags::CLOEXEC)?.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless() -> io::Result<File> {
+    let path = std::env::temp_dir().join(format!("systole-{}", uuid::Uuid::now_v7()));
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(path)?;
+    Ok(file)
+}
+
+fn filled(input: &[u8]) -> io::Result<File> {
+    let mut file = nameless()?;
+    file.write_all(input)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// All that was written to it.
+fn text(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut text)?;
+    Ok(text)
+}
+
 /// Refuses a git that knows too little, once for each process.
-pub(super) fn check_version() -> Result<(), WorkspaceError> {
+pub(super) fn check_version(patience: &Patience) -> Result<(), WorkspaceError> {
     static FOUND: OnceLock<String> = OnceLock::new();
     let found = match FOUND.get() {
         Some(found) => found,
         None => {
-            let found = Git::at(Path::new("/")).line(&["version"])?;
+            let found = Git::at(Path::new("/"), patience).line(&["version"])?;
             FOUND.get_or_init(|| found)
         }
     };

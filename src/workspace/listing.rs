@@ -55,7 +55,12 @@ pub(crate) fn list(place: &Place) -> Vec<View> {
 fn view(place: &Place, record: Record) -> View {
     let git_dir = record.git_dir.as_ref().filter(|git_dir| git_dir.is_dir() && record.path.is_dir());
     let status = git_dir.map(|git_dir| {
-        Git::of(git_dir, &record.path).run(&["status", "--porcelain", "-z", "--untracked-files=normal"])
+        Git::of(git_dir, &record.path, &place.patience).run(&[
+            "status",
+            "--porcelain",
+            "-z",
+            "--untracked-files=normal",
+        ])
     });
     View {
         age_seconds: (Utc::now() - record.created_at).as_seconds_f64(),
@@ -99,17 +104,17 @@ pub(crate) fn diff(
     let newest =
         Record::all(&place.state).into_iter().filter(|record| record.run_id == *run_id).max_by_key(|it| it.created_at);
     if let Some(record) = newest {
-        let git = Git::at(&record.repository).with("GIT_DIR", &record.repository);
+        let git = Git::inside(&record.repository, &place.patience);
         let is_whole = record.phase != Phase::Removing && record.path.is_dir();
         let end = match &record.snapshot {
-            _ if is_whole => snapshot::tree(&record, &place.state)?,
+            _ if is_whole => snapshot::tree(&record, place)?,
             Some(snapshot) => snapshot.clone(),
             None => record.base.clone(),
         };
         return between(&git, &record.base, &end);
     }
     let Some(repository) = repository else { return Ok(None) };
-    let git = Repository::at(repository)?.git();
+    let git = Repository::at(repository, &place.patience)?.git();
     let refs = git.line(&["for-each-ref", "--format=%(refname)", &path::snapshots_of(run_id)])?;
     let newest =
         refs.lines().max_by_key(|name| name.rsplit('/').next().and_then(|attempt| attempt.parse::<i32>().ok()));

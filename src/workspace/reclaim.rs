@@ -69,7 +69,7 @@ pub(crate) fn settle(place: &Place, record: &Record) -> Result<bool, WorkspaceEr
         true => Some(Lease::take(&place.state, &record.path, &ours("keeps what was left"))?),
         false => None,
     };
-    record.snapshot = snapshot::take(&record, &record.path, &place.state)?;
+    record.snapshot = snapshot::take(&record, &record.path, place)?;
     record.phase = Phase::Kept;
     record.ended_at.get_or_insert_with(Utc::now);
     record.write(&place.state)?;
@@ -106,7 +106,7 @@ pub(crate) fn remove(place: &Place, record: &Record) -> Result<(), WorkspaceErro
         }
         _ => {}
     }
-    worktree::forget(&record);
+    worktree::forget(&record, place);
     record.remove(&place.state);
     Ok(())
 }
@@ -139,7 +139,7 @@ fn move_out(place: &Place, record: &mut Record) -> Result<(), WorkspaceError> {
             return Ok(());
         }
         let since = moment(&place.worktrees.join(format!(".{}", record.name())))?;
-        record.snapshot = snapshot::take(record, &path, &place.state)?.or(record.snapshot.take());
+        record.snapshot = snapshot::take(record, &path, place)?.or(record.snapshot.take());
         record.ended_at.get_or_insert_with(Utc::now);
         if path.exists() {
             fs::rename(&path, &out).map_err(WorkspaceError::io("cannot rename", &path))?;

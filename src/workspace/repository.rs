@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::error::WorkspaceError;
 use super::git::{Git, check_version};
+use super::patience::Patience;
 use crate::elapsed::Instant;
 use crate::identity::Identity;
 use crate::state_dir::{HostLock, HostLockHeld, StateDir};
@@ -20,22 +21,23 @@ pub(crate) struct Repository {
     named: PathBuf,
     /// Absolute, without links.
     common: PathBuf,
+    patience: Patience,
 }
 
 impl Repository {
     /// The repository of this folder, bare or not. git itself refuses one that belongs to somebody else.
-    pub(crate) fn at(path: &Path) -> Result<Repository, WorkspaceError> {
-        check_version()?;
+    pub(crate) fn at(path: &Path, patience: &Patience) -> Result<Repository, WorkspaceError> {
+        check_version(patience)?;
         let refuse = |said: String| WorkspaceError::NotRepository { path: path.to_owned(), said };
         if !path.is_dir() {
             return Err(refuse("there is no such folder".to_owned()));
         }
         let named = path.canonicalize().map_err(|error| refuse(error.to_string()))?;
-        let said = Git::at(&named).ask(&["rev-parse", "--git-common-dir"], b"")?;
+        let said = Git::at(&named, patience).ask(&["rev-parse", "--git-common-dir"], b"")?;
         let common = said.map_err(|refusal| refuse(refusal.said.trim().replace('\n', " ")))?;
         let common = named.join(String::from_utf8_lossy(&common).trim_end_matches('\n'));
         let common = common.canonicalize().map_err(|error| refuse(error.to_string()))?;
-        Ok(Repository { named, common })
+        Ok(Repository { named, common, patience: patience.clone() })
     }
 
     pub(crate) fn common(&self) -> &Path {
@@ -44,7 +46,7 @@ impl Repository {
 
     /// git in the repository itself. Its owner was looked at when it was found.
     pub(super) fn git(&self) -> Git {
-        Git::at(&self.common).with("GIT_DIR", &self.common)
+        Git::inside(&self.common, &self.patience)
     }
 
     /// The commit that a worktree begins at.
@@ -53,7 +55,9 @@ impl Repository {
         let is_option = base.is_some_and(|base| base.starts_with('-') || base.is_empty());
         let found = match is_option {
             true => None,
-            false => Git::at(&self.named).line_if_any(&["rev-parse", "--verify", "--quiet", &wanted])?,
+            false => {
+                Git::at(&self.named, &self.patience).line_if_any(&["rev-parse", "--verify", "--quiet", &wanted])?
+            }
         };
         found.ok_or_else(|| match base {
             Some(base) => WorkspaceError::NoBase { path: self.named.clone(), base: base.to_owned() },

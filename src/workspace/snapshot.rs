@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use super::error::WorkspaceError;
 use super::git::{self, Git, Refusal};
 use super::path;
+use super::patience::Patience;
 use super::record::Record;
-use crate::state_dir::StateDir;
+use super::tenancy::Place;
 
 /// Of commits that nothing else leads to, more are parents without asking which of them lead to others.
 const TIPS_SORTED_MAX: usize = 100;
@@ -40,21 +41,22 @@ struct Source<'a> {
     base: Option<&'a str>,
     scratch: PathBuf,
     record: &'a Record,
+    patience: &'a Patience,
 }
 
 /// Keeps what is in the worktree, which stands at `path` now. The commit, or `None` if there is nothing to keep.
-pub(super) fn take(record: &Record, path: &Path, state: &StateDir) -> Result<Option<String>, WorkspaceError> {
-    source(record, path, state)?.keep()
+pub(super) fn take(record: &Record, path: &Path, place: &Place) -> Result<Option<String>, WorkspaceError> {
+    source(record, path, place)?.keep()
 }
 
 /// The tree of what is in the worktree now.
-pub(super) fn tree(record: &Record, state: &StateDir) -> Result<String, WorkspaceError> {
-    let source = source(record, &record.path, state)?;
+pub(super) fn tree(record: &Record, place: &Place) -> Result<String, WorkspaceError> {
+    let source = source(record, &record.path, place)?;
     let index = Index::copy(&source.git_dir, &source.scratch)?;
     Ok(source.add_all(&index)?.0)
 }
 
-fn source<'a>(record: &'a Record, path: &Path, state: &StateDir) -> Result<Source<'a>, WorkspaceError> {
+fn source<'a>(record: &'a Record, path: &Path, place: &'a Place) -> Result<Source<'a>, WorkspaceError> {
     let git_dir =
         record.git_dir.clone().ok_or_else(|| WorkspaceError::Stays("its worktree was never made".to_owned()))?;
     if !git_dir.is_dir() {
@@ -65,7 +67,14 @@ fn source<'a>(record: &'a Record, path: &Path, state: &StateDir) -> Result<Sourc
         )));
     }
     let work_tree = path.is_dir().then(|| path.to_owned());
-    Ok(Source { git_dir, work_tree, base: Some(&record.base), scratch: record.scratch(state), record })
+    Ok(Source {
+        git_dir,
+        work_tree,
+        base: Some(&record.base),
+        scratch: record.scratch(&place.state),
+        record,
+        patience: &place.patience,
+    })
 }
 
 impl Source<'_> {
@@ -199,9 +208,16 @@ impl Source<'_> {
         if path.join(".git").symlink_metadata().is_err() {
             return Ok(None);
         }
-        let git_dir = PathBuf::from(Git::at(path).line(&["rev-parse", "--absolute-git-dir"])?);
+        let git_dir = PathBuf::from(Git::at(path, self.patience).line(&["rev-parse", "--absolute-git-dir"])?);
         let scratch = self.scratch.with_extension(format!("{number}-{}", std::process::id()));
-        let inner = Source { git_dir, work_tree: Some(path.to_owned()), base: None, scratch, record: self.record };
+        let inner = Source {
+            git_dir,
+            work_tree: Some(path.to_owned()),
+            base: None,
+            scratch,
+            record: self.record,
+            patience: self.patience,
+        };
         let Some(commit) = inner.keep()? else { return Ok(None) };
         let name = path::snapshot_ref(&self.record.run_id, self.record.attempt);
         let from = inner.git_dir.display().to_string();
@@ -265,8 +281,8 @@ impl Source<'_> {
 
     fn git(&self) -> Git {
         match &self.work_tree {
-            Some(work_tree) => Git::of(&self.git_dir, work_tree),
-            None => Git::at(&self.git_dir).with("GIT_DIR", &self.git_dir),
+            Some(work_tree) => Git::of(&self.git_dir, work_tree, self.patience),
+            None => Git::inside(&self.git_dir, self.patience),
         }
     }
 

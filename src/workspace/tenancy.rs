@@ -6,6 +6,7 @@ use chrono::Utc;
 
 use super::error::WorkspaceError;
 use super::lease::Lease;
+use super::patience::Patience;
 use super::record::{Phase, Record};
 use super::repository::Repository;
 use super::wish::Wish;
@@ -18,6 +19,8 @@ use crate::state_dir::StateDir;
 pub(crate) struct Place {
     pub(crate) state: StateDir,
     pub(crate) worktrees: PathBuf,
+    /// With what is done there by git.
+    pub(crate) patience: Patience,
 }
 
 /// Whose place it is.
@@ -48,7 +51,7 @@ impl Workspace {
                 return Ok(Workspace { place: place.clone(), lease, record: None });
             }
         };
-        let repository = Repository::at(&wish.repository)?;
+        let repository = Repository::at(&wish.repository, &place.patience)?;
         let base = repository.resolve(wish.base.as_deref())?;
         let mut record = place.plan(&repository, base, tenant)?;
         worktree::make_folder(&record.path)?;
@@ -66,6 +69,11 @@ impl Workspace {
     /// Absolute, without links.
     pub(crate) fn path(&self) -> &Path {
         self.lease.path()
+    }
+
+    /// How long it waits for git.
+    pub(crate) fn patience(&self) -> Patience {
+        self.place.patience.clone()
     }
 
     /// The commit that its worktree began at; `None` of a folder that it did not make.
@@ -86,7 +94,7 @@ impl Workspace {
         let record = self.record.as_ref()?;
         reclaim::settle_run(&self.place, &record.run_id, record.attempt);
         let name = path::snapshot_ref(&record.run_id, attempt);
-        let git = super::git::Git::at(&record.repository).with("GIT_DIR", &record.repository);
+        let git = super::git::Git::inside(&record.repository, &self.place.patience);
         git.line_if_any(&["rev-parse", "--verify", "--quiet", &name]).ok()?.map(|_| name)
     }
 
@@ -97,7 +105,7 @@ impl Workspace {
             return Ok(record.snapshot.as_ref().map(|_| path::snapshot_ref(&record.run_id, record.attempt)));
         }
         record.ended_at = Some(Utc::now());
-        match snapshot::take(record, &record.path, &self.place.state) {
+        match snapshot::take(record, &record.path, &self.place) {
             Ok(commit) => {
                 (record.snapshot, record.phase) = (commit, Phase::Kept);
                 record.write(&self.place.state)?;

@@ -59,12 +59,12 @@ fn try_to_make(
     let pointer = folder.join(".git");
     let text = fs::read_to_string(&pointer).map_err(WorkspaceError::io("cannot read", &pointer))?;
     let git_dir = PathBuf::from(text.trim().trim_start_matches("gitdir: "));
-    let git = Git::of(&git_dir, &folder);
+    let git = Git::of(&git_dir, &folder, &place.patience);
     record.git_dir = Some(git_dir);
     git.run(&["reset", "--hard", "--quiet"])?;
     if wish.submodules && folder.join(".gitmodules").exists() {
         let update = ["submodule", "--quiet", "update", "--init", "--recursive"];
-        if let Err(refusal) = Git::at(&folder).ask(&update, b"")? {
+        if let Err(refusal) = Git::at(&folder, &place.patience).ask(&update, b"")? {
             return Err(WorkspaceError::Submodules { said: refusal.said.trim().replace('\n', "; ") });
         }
     }
@@ -86,15 +86,16 @@ fn free_branch(record: &Record, repository: &Repository) -> Result<String, Works
 /// Removes a worktree of which nothing is to be kept, as far as it was made: no command was ever started in it, or one whose traces are
 /// nobody's work.
 pub(super) fn discard(record: &Record, place: &Place) {
-    forget(record);
+    // Also if the time for making it is over.
+    forget(record, &Place { patience: place.patience.anew(), ..place.clone() });
     if fs::remove_dir_all(&record.path).is_ok() || !record.path.exists() {
         record.remove(&place.state);
     }
 }
 
 /// Has git forget a worktree, and its branch if that has nothing of its own.
-pub(super) fn forget(record: &Record) {
-    let git = Git::at(&record.repository).with("GIT_DIR", &record.repository);
+pub(super) fn forget(record: &Record, place: &Place) {
+    let git = Git::inside(&record.repository, &place.patience);
     match &record.git_dir {
         // All that git does, which looks at every other worktree first.
         Some(git_dir) if !record.path.exists() => {

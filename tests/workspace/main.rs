@@ -10,6 +10,7 @@ mod support;
 mod batches;
 mod cleaning;
 mod cycles;
+mod hanging;
 mod keeping;
 mod leasing;
 mod making;
