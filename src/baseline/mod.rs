@@ -14,7 +14,7 @@ mod report;
 mod results;
 mod store;
 
-pub(crate) use command::{Ending, run};
+pub(crate) use command::{Ending, Trial, sweep};
 pub(crate) use difference::{Change, Difference};
 pub(crate) use report::{ReportError, moment_behind_all, read};
 pub(crate) use results::{Outcome, Results};

@@ -1,8 +1,7 @@
 //! `systole baseline capture|diff`: how the tests of a commit fared, and what has become worse since. Asks no database.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
@@ -12,15 +11,13 @@ use serde_json::json;
 use super::exit::{Failure, code};
 use super::settings::Settings;
 use super::{context, print};
-use crate::baseline::{self, Baseline, Baselines, Change, Difference, Ending, ReportError, Results, StoreError};
+use crate::baseline::{self, Baseline, Baselines, Change, Difference, Ending, ReportError, Results, StoreError, Trial};
 use crate::config::Config;
+use crate::guard::Order;
 use crate::identity::Identity;
 use crate::ids::{InstanceId, RunId};
 use crate::state_dir::StateDir;
-use crate::workspace::{Tenant, Wish, Workspace, WorktreeWish, artifacts};
-
-/// Attempts begin at 1: a worktree of this number is a baseline's.
-const NO_ATTEMPT: i32 = 0;
+use crate::workspace::{self, NO_ATTEMPT, Place, Tenant, Wish, Workspace, WorktreeWish, artifacts};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -102,6 +99,7 @@ fn capture(arguments: &CaptureArguments, config: &Config) -> Result<u8, Failure>
         submodules: defaults.submodules,
     });
     let place = config.place(StateDir::open(&config.state_dir())?)?;
+    tidy_up(&place);
     let tenant = Tenant {
         run_id: run_id.clone(),
         attempt: NO_ATTEMPT,
@@ -110,7 +108,17 @@ fn capture(arguments: &CaptureArguments, config: &Config) -> Result<u8, Failure>
     };
     let workspace = Workspace::open(&wish, &place, &tenant)?;
     let commit = workspace.base().expect("a worktree has one").to_owned();
-    let tried = try_out(arguments, config, workspace.path(), timeout);
+    let trial = Trial {
+        run_id: &run_id,
+        instance_id: tenant.instance_id,
+        order: order(arguments, workspace.path()),
+        timeout,
+        stop_grace: config.stop_grace()?,
+        kill_grace: config.timing()?.kill_grace,
+        containment: config.containment()?,
+        state: &place.state,
+    };
+    let tried = try_out(arguments, trial, workspace.path());
     // Whatever the tests have left there, it is nobody's work.
     workspace.discard();
     let (exit_code, took, tests) = tried?;
@@ -132,27 +140,43 @@ fn capture(arguments: &CaptureArguments, config: &Config) -> Result<u8, Failure>
     Ok(code::OK)
 }
 
+/// Removes what captures have left that were killed.
+fn tidy_up(place: &Place) {
+    baseline::sweep(&place.state);
+    for record in workspace::over(place).iter().filter(|record| record.is_nobodys_work()) {
+        // What cannot be removed now is seen by `workspace list`.
+        let _ = workspace::remove(place, record);
+    }
+}
+
+/// The tests, as they are started in this folder.
+fn order(arguments: &CaptureArguments, folder: &Path) -> Order {
+    let set = |name: &str, value: &OsStr| (OsString::from(name), Some(value.to_owned()));
+    let mut environment = vec![
+        set("SYSTOLE_RUN_ID", arguments.run_id.as_ref()),
+        set("SYSTOLE_WORKSPACE", folder.as_os_str()),
+        set("PWD", folder.as_os_str()),
+    ];
+    // Of the repository in which we were started, if that was by a hook of it; and a secret.
+    let removed = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "SYSTOLE_DATABASE_URL"];
+    environment.extend(removed.map(|name| (OsString::from(name), None)));
+    Order {
+        program: arguments.command[0].clone(),
+        arguments: arguments.command[1..].to_vec(),
+        environment,
+        folder: Some(folder.as_os_str().to_owned()),
+        own_session: true,
+    }
+}
+
 /// Runs the tests in this folder, and reads what they have reported.
-fn try_out(
-    arguments: &CaptureArguments,
-    config: &Config,
-    folder: &Path,
-    timeout: Option<Duration>,
-) -> Result<(i32, Duration, Results), Failure> {
-    let grace = config.stop_grace()?;
+fn try_out(arguments: &CaptureArguments, trial: Trial<'_>, folder: &Path) -> Result<(i32, Duration, Results), Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(code::CONFIG, format!("{:?} cannot be run in {}: {error}", arguments.command[0], folder.display()))
     };
-    let mut command = Command::new(&arguments.command[0]);
-    command.args(&arguments.command[1..]).current_dir(folder);
-    command.env("SYSTOLE_RUN_ID", &arguments.run_id).env("SYSTOLE_WORKSPACE", folder);
-    // Of the repository in which we were started, if that was by a hook of it; and a secret.
-    for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "SYSTOLE_DATABASE_URL"] {
-        command.env_remove(name);
-    }
     let since = baseline::moment_behind_all(folder).map_err(failed)?;
-    let begun = Instant::now();
-    let ending = context::block_on(async { baseline::run(command, timeout, grace).await.map_err(failed) })?;
+    let (begun, timeout) = (Instant::now(), trial.timeout);
+    let ending = context::block_on(async { trial.run().await.map_err(failed) })?;
     let exit_code = match ending {
         Ending::Exited(code) => code,
         Ending::TimedOut => {

@@ -11,6 +11,7 @@ use super::context;
 use super::exit::{Failure, code};
 use super::print;
 use super::settings::Settings;
+use crate::baseline;
 use crate::config::Config;
 use crate::ids::RunId;
 use crate::state_dir::StateDir;
@@ -109,6 +110,9 @@ fn clean(place: &Place, arguments: &CleanArguments) -> Result<u8, Failure> {
     let older_than =
         arguments.older_than.as_deref().map(|text| super::run::duration("--older-than", text)).transpose()?;
     let policy = Policy { older_than, keep: arguments.keep, free_bytes_min: None };
+    if !arguments.dry_run {
+        baseline::sweep(&place.state);
+    }
     let over = workspace::over(place);
     let chosen = policy.chosen(&over, Utc::now());
     if arguments.dry_run {
@@ -124,6 +128,7 @@ fn clean(place: &Place, arguments: &CleanArguments) -> Result<u8, Failure> {
 
 /// Removes what is over of one repository.
 pub(super) fn clean_repository(place: &Place, repository: &Repository) -> Result<u8, Failure> {
+    baseline::sweep(&place.state);
     let over = workspace::over(place);
     remove(place, &over.iter().filter(|record| record.repository == repository.common()).collect::<Vec<_>>())
 }

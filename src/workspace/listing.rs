@@ -101,8 +101,8 @@ pub(crate) fn diff(
 ) -> Result<Option<Vec<u8>>, WorkspaceError> {
     let colour = if has_colour { "--color=always" } else { "--color=never" };
     let between = |git: &Git, base: &str, end: &str| git.run(&["diff", "--binary", colour, base, end]).map(Some);
-    let newest =
-        Record::all(&place.state).into_iter().filter(|record| record.run_id == *run_id).max_by_key(|it| it.created_at);
+    let of_run = |record: &Record| record.run_id == *run_id && !record.is_nobodys_work();
+    let newest = Record::all(&place.state).into_iter().filter(of_run).max_by_key(|it| it.created_at);
     if let Some(record) = newest {
         let git = Git::inside(&record.repository, &place.patience);
         let is_whole = record.phase != Phase::Removing && record.path.is_dir();

@@ -37,7 +37,7 @@ pub(crate) use policy::Policy;
 pub(crate) use reclaim::{over, remove};
 pub(crate) use record::Record;
 pub(crate) use repository::Repository;
-pub(crate) use tenancy::{Place, Tenant, Workspace};
+pub(crate) use tenancy::{NO_ATTEMPT, Place, Tenant, Workspace};
 pub(crate) use tidy::{Tidied, tidy};
 pub(crate) use wish::{BASE_VARIABLE, BRANCH_VARIABLE, Defaults, REPO_VARIABLE, Wish, WorktreeWish};
 pub(crate) use work::{Work, works};

@@ -58,7 +58,8 @@ pub(crate) fn settle_run(place: &Place, run_id: &RunId, before: i32) {
 
 /// Keeps the work of an attempt that is over, where it was killed before it could. Says whether that was needed.
 pub(crate) fn settle(place: &Place, record: &Record) -> Result<bool, WorkspaceError> {
-    if record.phase != Phase::Open || record.git_dir.is_none() || still_at_work(place, record).is_some() {
+    let has_work = record.phase == Phase::Open && record.git_dir.is_some() && !record.is_nobodys_work();
+    if !has_work || still_at_work(place, record).is_some() {
         return Ok(false);
     }
     let _turn = turn(place, record)?;
@@ -89,8 +90,9 @@ pub(crate) fn remove(place: &Place, record: &Record) -> Result<(), WorkspaceErro
         false => None,
     };
     if record.phase != Phase::Removing {
-        if record.git_dir.is_none() {
-            // Whoever made it was killed over it, before any command was started. His git may still be at it.
+        refuse_if_locked(&record)?;
+        if record.git_dir.is_none() || record.is_nobodys_work() {
+            // Or whoever made it was killed over it, before any command was started. His git may still be at it.
             if stands.exists() {
                 refuse_if_occupied(&stands)?;
             }
@@ -112,7 +114,7 @@ pub(crate) fn remove(place: &Place, record: &Record) -> Result<(), WorkspaceErro
 }
 
 /// Whoever moves a worktree has no lease on it by its name any more.
-fn turn(place: &Place, record: &Record) -> Result<HostLockHeld, WorkspaceError> {
+pub(super) fn turn(place: &Place, record: &Record) -> Result<HostLockHeld, WorkspaceError> {
     let lock = HostLock::at(place.state.leases().join(record.name()));
     let taken = lock.try_take(&ours("is at it")).map_err(WorkspaceError::io("cannot lock", &record.path))?;
     taken.ok_or_else(|| WorkspaceError::Stays(format!("in use by {}", lock.holder().unwrap_or_default())))
@@ -125,11 +127,6 @@ fn move_out(place: &Place, record: &mut Record) -> Result<(), WorkspaceError> {
     if out.exists() && !path.exists() {
         // Somebody was killed here.
         fs::rename(&out, &path).map_err(WorkspaceError::io("cannot rename", &out))?;
-    }
-    if let Some(locked) = record.git_dir.as_ref().map(|git_dir| git_dir.join("locked")).filter(|file| file.exists()) {
-        let why = fs::read_to_string(locked).unwrap_or_default();
-        let why = if why.trim().is_empty() { String::new() } else { format!(" ({})", why.trim()) };
-        return stays(format!("locked by git worktree lock{why}: git worktree unlock {} lets it go", path.display()));
     }
     for _ in 0..TRIES {
         if path.exists() {
@@ -155,6 +152,15 @@ fn move_out(place: &Place, record: &mut Record) -> Result<(), WorkspaceError> {
         return record.write(&place.state);
     }
     stays("it was changed while its work was being kept: somebody is at work in it".to_owned())
+}
+
+fn refuse_if_locked(record: &Record) -> Result<(), WorkspaceError> {
+    let locked = record.git_dir.as_ref().map(|git_dir| git_dir.join("locked")).filter(|file| file.exists());
+    let Some(locked) = locked else { return Ok(()) };
+    let why = fs::read_to_string(locked).unwrap_or_default();
+    let why = if why.trim().is_empty() { String::new() } else { format!(" ({})", why.trim()) };
+    let path = record.path.display();
+    Err(WorkspaceError::Stays(format!("locked by git worktree lock{why}: git worktree unlock {path} lets it go")))
 }
 
 fn refuse_if_occupied(path: &Path) -> Result<(), WorkspaceError> {

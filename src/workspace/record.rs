@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::WorkspaceError;
 use super::path;
+use super::tenancy::NO_ATTEMPT;
 use crate::ids::{InstanceId, RunId};
 use crate::state_dir::{StateDir, write_private};
 
@@ -50,6 +51,11 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn name(&self) -> String {
         path::worktree_name(&self.run_id, self.attempt, self.instance_id)
+    }
+
+    /// Nothing of it is to be kept.
+    pub(crate) fn is_nobodys_work(&self) -> bool {
+        self.attempt == NO_ATTEMPT
     }
 
     /// Where the worktree is while it is being removed.

@@ -14,6 +14,9 @@ use super::{path, reclaim, snapshot, worktree};
 use crate::ids::{InstanceId, RunId};
 use crate::state_dir::StateDir;
 
+/// Attempts begin at 1: in a worktree of this number only tests are run, and what they leave there is nobody's work.
+pub(crate) const NO_ATTEMPT: i32 = 0;
+
 /// Where this host keeps worktrees, and what it knows of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
@@ -54,7 +57,13 @@ impl Workspace {
         let repository = Repository::at(&wish.repository, &place.patience)?;
         let base = repository.resolve(wish.base.as_deref())?;
         let mut record = place.plan(&repository, base, tenant)?;
-        worktree::make_folder(&record.path)?;
+        // Known before it is there, so that nothing is left of it if we are killed; and until it is leased, nobody removes it.
+        let turn = reclaim::turn(place, &record)?;
+        record.write(&place.state)?;
+        if let Err(error) = worktree::make_folder(&record.path) {
+            record.remove(&place.state);
+            return Err(error);
+        }
         let lease = match Lease::take(&place.state, &record.path, &holder) {
             Ok(lease) => lease,
             Err(error) => {
@@ -62,6 +71,7 @@ impl Workspace {
                 return Err(error);
             }
         };
+        drop(turn);
         worktree::make(&mut record, &repository, wish, place)?;
         Ok(Workspace { place: place.clone(), lease, record: Some(record) })
     }

@@ -24,7 +24,7 @@ pub(crate) struct Tidied {
 pub(crate) fn tidy(place: &Place, policy: &Policy) -> Tidied {
     let mut tidied = Tidied::default();
     let mut over = reclaim::over(place);
-    for record in &over {
+    for record in over.iter().filter(|record| !record.is_nobodys_work()) {
         let settled = reclaim::settle(place, record);
         tidied.is_unfinished |= matches!(settled, Ok(false)) && record.phase == Phase::Open && record.git_dir.is_some();
         tidied.note(record, settled.map(|_| ()));

@@ -39,7 +39,6 @@ fn try_to_make(
     wish: &WorktreeWish,
     place: &Place,
 ) -> Result<(), WorkspaceError> {
-    record.write(&place.state)?;
     let folder = record.path.clone();
     let shown = folder.to_string_lossy().into_owned();
     {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // it is a test
 #![cfg(target_os = "linux")]
 
+mod killed;
 #[path = "../workspace/repository.rs"]
 #[allow(dead_code)]
 mod repository;
