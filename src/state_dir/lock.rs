@@ -33,6 +33,12 @@ impl HostLock {
             let mut file = open_private(&self.path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
+                // Whoever looks who holds it has it for a moment as well, and does not mean it.
+                Err(rustix::io::Errno::WOULDBLOCK) if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() => {
+                    drop(file);
+                    std::thread::yield_now();
+                    continue;
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
@@ -63,5 +69,55 @@ impl Drop for HostLockHeld {
     fn drop(&mut self) {
         // Before the lock is let go, so that nobody's fresh file is hit.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use super::*;
+
+    /// Each opening of a file is a holder of its own, as each process is.
+    #[test]
+    fn nobody_holds_what_another_one_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let lock = HostLock::at(folder.path().join("lock"));
+                    while taken.load(Ordering::Relaxed) < 5_000 {
+                        let Some(held) = lock.try_take("somebody").unwrap() else { continue };
+                        taken.fetch_add(1, Ordering::Relaxed);
+                        assert!(lock.try_take("somebody else").unwrap().is_none(), "two hold it");
+                        drop(held);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn who_only_looks_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, is_over) = (folder.path().join("lock"), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let _ = HostLock::at(path.clone()).holder();
+                    }
+                });
+            }
+            let mut refused = 0;
+            for _ in 0..1_000 {
+                // As somebody leaves it who is killed.
+                std::fs::write(&path, "the last one\n").unwrap();
+                refused += u32::from(HostLock::at(path.clone()).try_take("somebody").unwrap().is_none());
+            }
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(refused, 0);
+        });
     }
 }
