@@ -195,6 +195,34 @@ fn a_clean_that_is_killed_goes_on_where_it_was() {
     }
 }
 
+/// From the first file on that is removed, what is left of it is nobody's work any more.
+#[test]
+fn half_a_worktree_is_never_taken_for_work() {
+    let (_database, host) = host();
+    let repository = Repository::new();
+    for n in 0..300 {
+        repository.write(&format!("file{n}"), &format!("{n}\n"));
+    }
+    repository.commit("files");
+    // What git ignores takes no time to keep, and some to remove.
+    let script = "for d in 0 1 2 3 4 5 6 7 8 9; do mkdir $d.ignored; (cd $d.ignored; seq 2000 | xargs touch); done; echo work > new.txt";
+    run_in(&host, &repository, "r", script);
+    let path = only_worktree(&host);
+    let out = path.with_file_name(format!("{}.removing", path.file_name().unwrap().to_str().unwrap()));
+    let mut cleaner = host.start(&["workspace", "clean"]);
+    eventually("a file is gone, and others are not", SOON, || {
+        let there = |n: usize| out.join(format!("file{n}")).exists();
+        (out.exists() && !(0..300).all(there) && (0..300).any(there)).then_some(())
+    });
+    cleaner.signal(Signal::KILL);
+    assert_eq!(cleaner.wait(SOON).code(), None, "it was too quick");
+    assert!(clean(&host, &[]).contains("removed 1 of 1"));
+    let kept = repository.git(&["ls-tree", "--name-only", "refs/systole/r/1"]);
+    assert_eq!(kept.lines().count(), 303, "{kept}");
+    assert_eq!(repository.git(&["rev-parse", "refs/systole/r/1^1"]), repository.git(&["rev-parse", "main"]));
+    assert!(!out.exists() && !path.exists() && worktrees(&host).is_empty());
+}
+
 fn only_parent(host: &crate::support::Systole) -> std::path::PathBuf {
     let path = worktrees(host)[0]["path"].as_str().unwrap().to_owned();
     Path::new(&path).parent().unwrap().to_owned()

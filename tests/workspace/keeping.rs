@@ -64,6 +64,21 @@ fn files_that_git_was_told_not_to_look_at_are_kept() {
     assert_eq!(repository.file("refs/systole/r/1", "b.txt").as_deref(), Some("2\n"));
 }
 
+/// By size and times alone it looks like what the index has: git tells it by the index being no younger than it, and so must whoever
+/// copies the index.
+#[test]
+fn a_file_that_was_changed_in_the_moment_of_the_index_is_kept() {
+    let (_database, host) = host();
+    let repository = Repository::new();
+    repository.git(&["config", "core.trustctime", "false"]);
+    let moment = "touch -d '2026-01-01 00:00:00'";
+    let script = format!(
+        "{moment} a.txt; git update-index a.txt; echo two > a.txt; {moment} a.txt \"$(git rev-parse --git-dir)/index\""
+    );
+    run_in(&host, &repository, "r", &script);
+    assert_eq!(repository.file("refs/systole/r/1", "a.txt").as_deref(), Some("two\n"));
+}
+
 #[test]
 fn repositories_inside_are_kept_with_their_work() {
     let (_database, host) = host();
