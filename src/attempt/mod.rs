@@ -117,7 +117,7 @@ pub(crate) async fn make(plan: Plan) -> Result<Outcome, AttemptError> {
 
     // The guard makes its containment while we dial.
     let instance_id = InstanceId::fresh();
-    let preparation = Preparation { instance_id, wish: plan.containment };
+    let preparation = Preparation { instance_id, wish: plan.containment, own_session: false };
     let mut guard = Guard::start(preparation, Outlet::ours())?;
     tokio::spawn(reap_orphans());
     let coordinator = Coordinator::start(plan.target.clone(), plan.job.timing)?;
@@ -197,7 +197,6 @@ pub(crate) async fn carry_out(
         arguments: job.arguments.clone(),
         environment,
         folder: workspace.as_ref().map(|workspace| workspace.path().as_os_str().to_owned()),
-        own_session: !job.is_alone,
     };
     // Behind the first acknowledged heartbeat there is one, unless the run was lost since: of that it is told at once.
     let until = lease.state().borrow().trusted_until;

@@ -63,7 +63,7 @@ impl Trial<'_> {
     pub(crate) async fn run(self) -> io::Result<Ending> {
         let signals = Signals::catch()?;
         let stderr = || io::stderr().as_fd().try_clone_to_owned();
-        let preparation = Preparation { instance_id: self.instance_id, wish: self.containment };
+        let preparation = Preparation { instance_id: self.instance_id, wish: self.containment, own_session: true };
         let mut guard = Guard::start(preparation, Outlet::pipes(stderr()?, stderr()?)?).map_err(io::Error::other)?;
         tokio::spawn(reap_orphans());
         let file = remains::file_of(&self.state.instances(), self.instance_id);

@@ -165,7 +165,6 @@ fn order(arguments: &CaptureArguments, folder: &Path) -> Order {
         arguments: arguments.command[1..].to_vec(),
         environment,
         folder: Some(folder.as_os_str().to_owned()),
-        own_session: true,
     }
 }
 

@@ -123,7 +123,10 @@ async fn containment(config: &Config) -> Check {
         Ok(wish) => wish,
         Err(error) => return Check::bad("containment", error.to_string(), "correct the value"),
     };
-    let mut guard = match Guard::start(Preparation { instance_id: InstanceId::fresh(), wish }, Outlet::ours()) {
+    let mut guard = match Guard::start(
+        Preparation { instance_id: InstanceId::fresh(), wish, own_session: false },
+        Outlet::ours(),
+    ) {
         Ok(guard) => guard,
         Err(error) => return Check::bad("containment", error.to_string(), "see there"),
     };

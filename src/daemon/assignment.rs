@@ -107,7 +107,7 @@ async fn attempt_at(
         let run_dir =
             tokio::task::spawn_blocking(move || artifacts::make_folder(&runs_dir, &run).ok()).await.ok().flatten();
         let (recorder, outlet) = record(shared, &run_id, tenure.attempt).await.map_err(AttemptError::Log)?;
-        let mut guard = Guard::start(Preparation { instance_id, wish: setup.containment }, outlet)?;
+        let mut guard = Guard::start(Preparation { instance_id, wish: setup.containment, own_session: true }, outlet)?;
         let secured = guard.ready().await?;
         Ok((guard, secured, recorder, run_dir))
     };

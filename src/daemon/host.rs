@@ -16,7 +16,7 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// Which containment there is here, found out as a run would.
 pub(super) async fn containment(setup: &Setup) -> Result<String, AttemptError> {
-    let preparation = Preparation { instance_id: InstanceId::fresh(), wish: setup.containment };
+    let preparation = Preparation { instance_id: InstanceId::fresh(), wish: setup.containment, own_session: true };
     let mut guard = Guard::start(preparation, Outlet::ours())?;
     let secured = guard.ready().await;
     guard.dismiss().await;

@@ -1,14 +1,13 @@
 //! Where init is born: in the strongest containment that can be had here.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use rustix::process::{Pid, WaitOptions, geteuid, waitpid};
 
 use super::containment::birth::{self, Born};
 use super::containment::{Cgroup, Containment, Secured, Shortcoming, can_be_listed};
-use super::init;
+use super::init::{self, Stage};
 use super::wire::{FromInit, receive};
 
 /// An init that waits for its order, and what contains it.
@@ -25,7 +24,7 @@ const TRIED: [(bool, bool); 4] = [(true, true), (true, false), (false, true), (f
 /// Makes the strongest containment that can be had, at most the wished one, with an init waiting in it.
 ///
 /// What looks possible may still fail at the birth itself (threaded cgroups, filters, limits), so births are tried.
-pub(super) fn make(name: &str, wish: Option<Containment>, stdin: &OwnedFd) -> io::Result<Cradle> {
+pub(super) fn make(name: &str, wish: Option<Containment>, stage: &Stage) -> io::Result<Cradle> {
     let strongest = wish.unwrap_or(Containment::PidNamespace);
     let (cgroup, mut no_cgroup) = match strongest {
         Containment::Subreaper => (None, Some(not_wished("cgroup"))),
@@ -42,7 +41,7 @@ pub(super) fn make(name: &str, wish: Option<Containment>, stdin: &OwnedFd) -> io
             continue;
         }
         let parent = cgroup.as_ref().filter(|_| in_cgroup);
-        match fork_init(parent, in_namespace, stdin) {
+        match fork_init(parent, in_namespace, stage) {
             Ok((init, socket)) => {
                 let freezer = parent.is_some_and(Cgroup::can_freeze);
                 let shortcomings = [
@@ -99,14 +98,14 @@ fn cgroup_refused(error: &io::Error) -> Shortcoming {
     )
 }
 
-/// Forks init, born in its cgroup and namespaces, with what will be the command's stdin.
-fn fork_init(cgroup: Option<&Cgroup>, namespaces: bool, stdin: &OwnedFd) -> io::Result<(Pid, UnixStream)> {
+/// Forks init, born in its cgroup and namespaces.
+fn fork_init(cgroup: Option<&Cgroup>, namespaces: bool, stage: &Stage) -> io::Result<(Pid, UnixStream)> {
     if cgroup.is_none() && !namespaces && !can_be_listed() {
         return Err(io::Error::other("this kernel does not list the children of a process (CONFIG_PROC_CHILDREN)"));
     }
     let (ours, theirs) = UnixStream::pair()?;
     let pid = match birth::fork(cgroup, namespaces)? {
-        Born::Child => init::live(&theirs, stdin),
+        Born::Child => init::live(&theirs, stage),
         Born::Parent(pid) => pid,
     };
     drop(theirs);

@@ -14,9 +14,15 @@ use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal,
 use super::containment::{birth, pid_namespace};
 use super::wire::{FromInit, Order, ToInit, receive, send};
 
+/// What the command will find.
+pub(super) struct Stage {
+    pub(super) stdin: OwnedFd,
+    pub(super) own_session: bool,
+}
+
 /// Lives as init, in a fresh fork of the guard, and becomes the command or ends.
-pub(super) fn live(socket: &UnixStream, stdin: &OwnedFd) -> ! {
-    let code = run(socket, stdin).unwrap_or_else(|error| {
+pub(super) fn live(socket: &UnixStream, stage: &Stage) -> ! {
+    let code = run(socket, stage).unwrap_or_else(|error| {
         // If even this cannot be said, the guard sees the end of the stream and reaps us.
         let _ = send(socket, &FromInit::Unready { reason: error.to_string() });
         70
@@ -24,11 +30,15 @@ pub(super) fn live(socket: &UnixStream, stdin: &OwnedFd) -> ! {
     std::process::exit(code)
 }
 
-fn run(socket: &UnixStream, stdin: &OwnedFd) -> io::Result<i32> {
+fn run(socket: &UnixStream, stage: &Stage) -> io::Result<i32> {
     // The guard has one thread for all its life, so its death is the only one this can mean. If it died before this
     // line, its socket is closed, and the next read says so.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::stdio::dup2_stdin(stdin)?;
+    rustix::stdio::dup2_stdin(&stage.stdin)?;
+    if stage.own_session {
+        // Freshly forked, we lead no group: nothing keeps us from it.
+        rustix::process::setsid()?;
+    }
     birth::close_ours_but(socket.as_raw_fd())?;
     let is_pid_1 = std::process::id() == 1;
     if is_pid_1 {
@@ -37,10 +47,6 @@ fn run(socket: &UnixStream, stdin: &OwnedFd) -> io::Result<i32> {
     send(socket, &FromInit::Ready)?;
     let Some(ToInit::Go(order)) = receive(socket)? else { return Ok(0) };
 
-    if order.own_session {
-        // Forked by the guard, we lead no group: nothing keeps us from it.
-        rustix::process::setsid()?;
-    }
     let mut command = command(*order);
     if !is_pid_1 {
         let error = command.exec();

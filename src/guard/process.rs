@@ -16,6 +16,7 @@ use super::certificate::{Certificate, InstanceFile};
 use super::containment::Killed;
 use super::deadman::{Deadman, Decision, KillReason};
 use super::descriptor::receive_descriptor;
+use super::init::Stage;
 use super::tree::{Ended, News, Tree};
 use super::urgency::first_in_line;
 use super::wire::{Arming, Audience, FromGuard, Intent, Preparation, ToGuard, decode, receive, send};
@@ -57,8 +58,10 @@ impl Guard {
     /// Makes the containment with an init waiting in it. `None` if the supervisor went away, or nothing can be made.
     fn prepared(supervisor: UnixStream) -> io::Result<Option<Guard>> {
         let Ok(stdin) = receive_descriptor(&supervisor) else { return Ok(None) };
-        let Some(ToGuard::Prepare(Preparation { instance_id, wish })) = receive(&supervisor)? else { return Ok(None) };
-        let tree = match Tree::make(&instance_id.to_string(), wish, stdin) {
+        let Some(ToGuard::Prepare(Preparation { instance_id, wish, own_session })) = receive(&supervisor)? else {
+            return Ok(None);
+        };
+        let tree = match Tree::make(&instance_id.to_string(), wish, &Stage { stdin, own_session }) {
             Ok(tree) => tree,
             Err(error) => {
                 send(&supervisor, &FromGuard::Unready { reason: error.to_string() })?;

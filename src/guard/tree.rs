@@ -16,6 +16,7 @@ use serde_json::json;
 use super::containment::{Cgroup, Containment, Killed, Secured, continue_these, kill_all, signal_all, stop_all};
 use super::cradle::{self, Cradle};
 use super::deadman::Hold;
+use super::init::Stage;
 use super::wire::{FromInit, Order, ToInit, decode, send};
 
 /// A tree in its containment. Made by the guard, whose children its topmost processes are.
@@ -54,10 +55,10 @@ pub(super) struct Ended {
 
 impl Tree {
     /// Makes the strongest containment that can be had, at most the wished one, with an init waiting in it.
-    pub(super) fn make(name: &str, wish: Option<Containment>, stdin: OwnedFd) -> io::Result<Tree> {
+    pub(super) fn make(name: &str, wish: Option<Containment>, stage: &Stage) -> io::Result<Tree> {
         // Orphans of the tree come to us, at every level: what has no parent left is still ours to find.
         set_child_subreaper(Some(Pid::INIT))?;
-        let Cradle { secured, cgroup, init, socket } = cradle::make(name, wish, &stdin)?;
+        let Cradle { secured, cgroup, init, socket } = cradle::make(name, wish, stage)?;
         Ok(Tree {
             secured,
             cgroup,

@@ -117,6 +117,8 @@ pub(crate) struct Preparation {
     pub(crate) instance_id: InstanceId,
     /// The strongest level to try; weaker ones are tried in order.
     pub(crate) wish: Option<Containment>,
+    /// The command has a session of its own, so that nothing typed at our terminal reaches it.
+    pub(crate) own_session: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -136,8 +138,6 @@ pub(crate) struct Order {
     pub(crate) environment: Vec<(OsString, Option<OsString>)>,
     /// Where it starts, if not where we did.
     pub(crate) folder: Option<OsString>,
-    /// In a session of its own, so that nothing typed at our terminal reaches it.
-    pub(crate) own_session: bool,
 }
 
 /// Whom a signal is for.
@@ -235,7 +235,6 @@ mod tests {
             program: "sh".into(),
             arguments: vec![std::os::unix::ffi::OsStringExt::from_vec(vec![0xff, 0xfe])],
             environment: vec![("A".into(), Some("b".into())), ("GONE".into(), None)],
-            own_session: true,
             folder: None,
         };
         let bytes =

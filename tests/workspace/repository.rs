@@ -28,6 +28,13 @@ impl Repository {
         repository
     }
 
+    /// The same on another machine.
+    pub(crate) fn cloned(&self) -> Repository {
+        let clone = Repository::unborn();
+        clone.git(&["pull", "-q", self.text(), "main"]);
+        clone
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }

@@ -27,7 +27,7 @@ fn machines_share_a_list_and_run_each_once() {
     let database = Database::new();
     let repository = Repository::new();
     // Each has a clone of its own, and may have its own way to say where.
-    let clone = Repository::new();
+    let clone = repository.cloned();
     let script = r#"echo "$1" > mine; sleep 0.2"#;
     let (first, second) = (another(&database, "first"), another(&database, "second"));
     let mut one = start(&first, &repository, &runs(24), &["--workers", "3", "--json"], script);
