@@ -102,3 +102,27 @@ async fn nothing_is_read_through_because_of_old_statistics() {
         assert_eq!(database.value("SELECT count(*) FROM systole.executor_instances WHERE status = 'RUNNING'"), "19998");
     }
 }
+
+/// Checks are asked at every update, whether or not their column changes. A pattern with a bounded repetition has a state for each
+/// count, and cost more than the rest of a claim.
+#[test]
+fn what_is_checked_at_each_transition_costs_next_to_nothing() {
+    let database = database();
+    let costly = "SELECT conrelid::regclass || ': ' || pg_get_constraintdef(oid) FROM pg_constraint
+                   WHERE contype = 'c' AND conrelid = ANY ('{systole.runs,systole.executor_instances,systole.run_events,
+                         systole.run_specs,systole.nodes}'::regclass[]) AND pg_get_constraintdef(oid) ~ '[{][0-9]+,'";
+    assert_eq!(database.sql(costly), Vec::<Vec<String>>::new());
+    // They say what they said before.
+    let (long, longer) = ("x".repeat(200), "x".repeat(201));
+    for good in ["r", "7", "a.b_c:d@e-f", &long] {
+        database.sql(&format!("INSERT INTO systole.runs (run_id, status) VALUES ('{good}', 'QUEUED')"));
+        database.sql(&format!("SELECT systole.submit('{good}', argv => ARRAY['x'], if_absent => true)"));
+    }
+    for bad in ["", "-a", "a/b", "a b", "a\n", "ä", &longer] {
+        let insert = format!("INSERT INTO systole.runs (run_id, status) VALUES ('{bad}', 'QUEUED')");
+        let refused = database.try_sql(&insert).unwrap_err();
+        assert!(refused.as_db_error().unwrap().constraint() == Some("runs_run_id_check"), "{bad:?}: {refused}");
+        let refused = database.try_sql(&format!("SELECT systole.submit('{bad}', argv => ARRAY['x'])")).unwrap_err();
+        assert!(refused.as_db_error().unwrap().message().contains("is not a run id"), "{bad:?}: {refused}");
+    }
+}
