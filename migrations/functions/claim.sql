@@ -31,6 +31,7 @@ DECLARE
     v_mine        executor_instances;
     v_predecessor executor_instances;
     v_stale_after interval := p_stale_after_ms * interval '1 millisecond';
+    v_afresh      boolean;  -- behind a crash, but nobody has waited for it: tomorrow's start, and no takeover
 BEGIN
     SELECT * INTO STRICT v_settings FROM settings;
     PERFORM refuse_unfit(v_settings, p_stale_after_ms, p_version);
@@ -157,6 +158,8 @@ BEGIN
     PERFORM commit_durably();
     SELECT * INTO v_predecessor FROM executor_instances i
      WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt AND i.status = 'CRASHED';
+    -- Whoever waits for the end of one has the run within a poll; force keeps him waiting for one stale_after at most.
+    v_afresh := v_holder.instance_id IS NULL AND v_predecessor.ended_at < at - 2 * v_predecessor.stale_after;
     fence := greatest(v_run.fence, v_settings.fence_floor, floor(extract(epoch FROM at) * 1000000)::bigint - 1) + 1;
     attempt := v_run.attempt + 1;
     UPDATE runs r
@@ -172,12 +175,14 @@ BEGIN
     RETURNING * INTO v_mine;
     PERFORM append_event('claimed', p_run_id, v_mine, jsonb_build_object(
         'attempt', attempt, 'purpose', p_purpose, 'containment', p_containment,
-        'predecessor', v_predecessor.executor_id, 'predecessor_cause', v_predecessor.cause));
+        'predecessor', v_predecessor.executor_id, 'predecessor_cause', v_predecessor.cause, 'afresh', nullif(v_afresh, false)));
     verdict := 'ok';
     reason := NULL;
     IF v_predecessor.instance_id IS NOT NULL THEN
         predecessor := holder(v_predecessor, at);
-        PERFORM append_incident('takeover', v_predecessor.cause);
+        IF NOT v_afresh THEN
+            PERFORM append_incident('takeover', v_predecessor.cause);
+        END IF;
     END IF;
 END
 $$;

@@ -3,7 +3,8 @@
 -- One instance id, and the hash of one secret, for each free slot. Asked again with the same ids after an ambiguous answer, it
 -- returns what those were granted, and grants only what is left; with no queues it grants nothing new. Runs that somebody
 -- else is claiming are skipped, never waited for. A run whose last holder was revoked and may still be at work is left alone,
--- and in a quarantine (history.sql) all are.
+-- and in a quarantine (history.sql) all are. Behind a crash it is a takeover, unless somebody has queued the run anew since, which
+-- has set its count of crashes to zero: then it is told of its predecessor as well, and begins afresh.
 DROP FUNCTION IF EXISTS claim_queued(
     integer[], uuid[], bytea[], text, text, integer, text, text, bigint, text, bigint);
 CREATE OR REPLACE FUNCTION claim_queued(
@@ -85,17 +86,18 @@ BEGIN
               FROM moved m
             RETURNING instance_id, run_id, attempt, fence, purpose
         ), succeeding AS MATERIALIZED (
-            SELECT g.*, b.executor_id AS predecessor, b.cause AS predecessor_cause
+            SELECT g.*, b.executor_id AS predecessor, b.cause AS predecessor_cause, b.afresh
               FROM granted g
-              LEFT JOIN LATERAL (SELECT * FROM executor_instances p
+              LEFT JOIN LATERAL (SELECT p.executor_id, p.cause, (SELECT r.crashes = 0 FROM runs r WHERE r.run_id = p.run_id) AS afresh
+                                   FROM executor_instances p
                                   WHERE p.run_id = g.run_id AND p.attempt = g.attempt - 1 AND p.cause IS NOT NULL OFFSET 0) b ON true
         ), noted AS (
-            INSERT INTO incidents (kind, cause) SELECT 'takeover', s.predecessor_cause FROM succeeding s WHERE s.predecessor_cause IS NOT NULL
+            INSERT INTO incidents (kind, cause) SELECT 'takeover', s.predecessor_cause FROM succeeding s WHERE NOT s.afresh
         )
         INSERT INTO run_events (run_id, kind, instance_id, executor_id, fence, detail)
         SELECT s.run_id, 'claimed', s.instance_id, p_executor_id, s.fence, jsonb_strip_nulls(jsonb_build_object(
                    'attempt', s.attempt, 'purpose', s.purpose, 'containment', p_containment,
-                   'predecessor', s.predecessor, 'predecessor_cause', s.predecessor_cause))
+                   'predecessor', s.predecessor, 'predecessor_cause', s.predecessor_cause, 'afresh', nullif(s.afresh, false)))
           FROM succeeding s;
     END IF;
 
@@ -108,7 +110,7 @@ BEGIN
 
     RETURN QUERY
         SELECT i.run_id, i.instance_id, i.fence, i.attempt,
-               CASE WHEN b.instance_id IS NOT NULL THEN holder(b.p, v_now) END, i.purpose,
+               CASE WHEN b.instance_id IS NOT NULL THEN holder(b.p, v_now) || jsonb_build_object('afresh', r.crashes = 0) END, i.purpose,
                extract(epoch FROM r.timeout)::float8, extract(epoch FROM r.stall_timeout)::float8,
                s.command, s.argv, s.env, s.meta
           FROM executor_instances i

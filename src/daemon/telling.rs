@@ -97,16 +97,17 @@ impl Node {
         let result = if granted.is_empty() { "empty" } else { "claimed" };
         metrics.count(Family::ClaimAttempts, [result]);
         for (assignment, _) in granted {
-            let kind = match &assignment.predecessor {
-                Some(_) => "takeover",
-                None if assignment.tenure.attempt == 1 => "fresh",
-                None => "retry",
+            let kind = match assignment.tenure.attempt {
+                _ if assignment.is_takeover => "takeover",
+                1 => "fresh",
+                _ => "retry",
             };
             metrics.count(Family::RunsClaimed, [&assignment.queue, kind]);
             if let Some(waited) = assignment.waited {
                 metrics.took(Family::RunQueueWait, [&assignment.queue], waited);
             }
-            if let Some((dead, cause)) = assignment.predecessor.as_ref().and_then(|it| Some((it, it.cause?))) {
+            let dead = assignment.predecessor.as_ref().filter(|_| assignment.is_takeover);
+            if let Some((dead, cause)) = dead.and_then(|it| Some((it, it.cause?))) {
                 metrics.count(Family::Takeovers, [cause.as_str()]);
                 metrics.observe(Family::TakeoverDelay, [], dead.heartbeat_age_seconds);
             }

@@ -152,9 +152,9 @@ catalogue! {
         StaleAfter = "systole_stale_after_seconds", Gauge, [], "Configured stale_after.";
         RunsRunning = "systole_runs_running", Gauge, [QUEUE], "Attempts that this node is making now.";
         RunSlots = "systole_run_slots", Gauge, [], "How many it makes at once at most.";
-        RunsClaimed = "systole_runs_claimed_total", Counter, [QUEUE, closed("kind", &["fresh", "retry", "takeover"])], "Runs granted to this node: a first attempt, a further one, or one whose last holder has crashed.";
+        RunsClaimed = "systole_runs_claimed_total", Counter, [QUEUE, closed("kind", &["fresh", "retry", "takeover"])], "Runs granted to this node: a first attempt, a further one, or one whose last holder has crashed without anybody having queued it anew since.";
         ClaimAttempts = "systole_claim_attempts_total", Counter, [closed("result", &["claimed", "empty", "error"])], "Looks into the queues.";
-        Takeovers = "systole_takeovers_total", Counter, [CAUSE], "Runs claimed from a holder that had crashed, by how that was known.";
+        Takeovers = "systole_takeovers_total", Counter, [CAUSE], "Runs claimed from a holder that had crashed, by how that was known. One that somebody has queued anew since is none.";
         TakeoverDelay = "systole_takeover_delay_seconds", Histogram(TAKEOVER_SECONDS), [], "From the last heartbeat of a crashed holder to the claim that took over, by the database's clock.";
         SweepCrashes = "systole_sweep_crashes_total", Counter, [closed("cause", &["stale", "proof"])], "Executors that this node's sweep declared dead: silent ones of anywhere, certified ones of this host.";
         CertificatesFiled = "systole_certificates_filed_total", Counter, [], "Certificates of death of this host that told the database something new.";
@@ -201,7 +201,7 @@ catalogue! {
         FleetNodeRunning = "systole_fleet_node_running", Gauge, [NODE], "How many it works on now; 0 of one that has crashed.";
         FleetInstances = "systole_fleet_instances", Gauge, [closed("state", &["live", "stale"])], "Executors' RUNNING tenures, those of `systole run` too.";
         FleetInstanceCrashes = "systole_fleet_instance_crashes_total", Counter, [HOST, CAUSE], "Crashes by the host of what crashed, counted in the transaction that declared them. At most 1,000 hosts, those of the newest crashes first; one on which nothing has crashed for 30 days begins anew.";
-        FleetTakeovers = "systole_fleet_takeovers_total", Counter, [CAUSE], "Runs claimed from a holder that had crashed, counted in the transaction of the claim.";
+        FleetTakeovers = "systole_fleet_takeovers_total", Counter, [CAUSE], "Runs claimed from a holder that had crashed, counted in the transaction of the claim. One that somebody has queued anew since is none, nor one by hand that nobody has waited for.";
         FleetDuplicatesRefused = "systole_fleet_duplicates_refused_total", Counter, [], "Claims refused because somebody held the run, counted in their transactions. One that waits for the run is not refused.";
         FleetCrashesRinging = "systole_fleet_crashes_ringing", Gauge, [HOST], "Executors, however many runs they held, declared dead in the last 15 minutes without anybody having acknowledged it by `systole forget`. Forced deaths do not ring.";
         FleetRecentCrashes = "systole_fleet_recent_crashes", Gauge, [HOST], "Executors declared dead in the last 30 minutes, acknowledged or not, however many runs they held; one that dies again under the same PID is counted again from the next minute on. Without forced deaths.";

@@ -96,6 +96,8 @@ pub(crate) struct Slot {
 pub(crate) struct Assignment {
     pub(crate) tenure: Tenure,
     pub(crate) predecessor: Option<Holder>,
+    /// The run goes on behind a crash, and nobody has queued it anew since.
+    pub(crate) is_takeover: bool,
     /// Empty if it was submitted while the claim was under way, which is too new for the look at it.
     pub(crate) queue: String,
     /// Since it was due.
@@ -273,6 +275,7 @@ fn assignment(tenure: Tenure, row: &Row) -> Assignment {
     let predecessor: Option<Value> = row.get("predecessor");
     Assignment {
         tenure,
+        is_takeover: predecessor.as_ref().is_some_and(|value| value["afresh"] != true),
         predecessor: predecessor
             .map(|value| serde_json::from_value(value).expect("holder.sql builds what Holder reads")),
         queue: row.get::<_, Option<String>>("queue").unwrap_or_default(),

@@ -79,7 +79,7 @@ pub(crate) struct Side {
     pub(crate) attempt: i32,
 }
 
-/// A claim that followed a crash.
+/// A claim that followed a crash, and was no new beginning.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Takeover {
     /// Of the claim.
@@ -231,7 +231,7 @@ impl Judge {
         if before.is_some() {
             return None;
         }
-        let crash = ended.crash?;
+        let crash = ended.crash.filter(|_| event.detail["afresh"] != true)?;
         Some(Takeover {
             event_id: event.id,
             at: event.at,

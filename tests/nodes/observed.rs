@@ -136,23 +136,33 @@ fn what_a_node_does_is_counted() {
 fn what_another_left_is_counted_by_whoever_takes_it_over() {
     let database = Database::new();
     let host = Systole::on(&database).fast();
-    let first = Seen::start(&host, &[]);
+    let first = Seen::start(&host, &["--slots", "2"]);
     submit(&host, "r", &[], "test $SYSTOLE_ATTEMPT = 2 || sleep 600");
-    first.becomes("systole_child_starts_total", 1.0);
+    submit(&host, "poison", &["--crashes-max", "1"], "test $SYSTOLE_ATTEMPT = 2 || sleep 600");
+    first.becomes("systole_child_starts_total", 2.0);
     first.node.signal(Signal::KILL);
-    let second = Seen::start(&host, &[]);
+    let second = Seen::start(&host, &["--slots", "2"]);
     becomes(&database, "r", "COMPLETED");
     for series in [
         "systole_takeovers_total{cause=\"proof\"}",
         "systole_takeover_delay_seconds_count",
-        "systole_sweep_crashes_total{cause=\"proof\"}",
-        "systole_certificates_filed_total",
         "systole_runs_claimed_total{kind=\"takeover\",queue=\"default\"}",
         "systole_run_attempts_bucket{queue=\"default\",le=\"2\"}",
     ] {
         second.becomes(series, 1.0);
     }
+    for series in ["systole_sweep_crashes_total{cause=\"proof\"}", "systole_certificates_filed_total"] {
+        second.becomes(series, 2.0);
+    }
     assert_eq!(second.value("systole_takeovers_total{cause=\"stale\"}"), 0.0);
+    // What was given up and is wanted again is nobody's any more.
+    becomes(&database, "poison", "FAILED");
+    assert_eq!(host.output(&["retry", "poison"]).status.code(), Some(0));
+    becomes(&database, "poison", "COMPLETED");
+    second.becomes("systole_runs_claimed_total{kind=\"retry\",queue=\"default\"}", 1.0);
+    for series in ["systole_takeovers_total{cause=\"proof\"}", "systole_takeover_delay_seconds_count"] {
+        assert_eq!(second.value(series), 1.0, "{series}");
+    }
 }
 
 #[test]

@@ -113,6 +113,55 @@ async fn each_crash_takeover_and_refusal_is_counted_once_whoever_declares_it_and
     assert!(crashes(&database).contains(&crash("d", "forced", 2)));
 }
 
+/// Tomorrow's start of what has crashed today, and one that somebody has asked for, are new beginnings.
+#[tokio::test]
+async fn a_new_beginning_behind_a_crash_is_no_takeover() {
+    let database = database();
+    let session = Session::on(&database).await;
+    let takeovers = || snapshot(&database)["takeovers"].clone();
+    let said = |run: &str| {
+        database.value(&format!(
+            "SELECT coalesce(detail->>'afresh', 'no') || ' ' || (detail->>'predecessor_cause') FROM systole.run_events
+              WHERE kind = 'claimed' AND run_id = '{run}' ORDER BY id DESC LIMIT 1"
+        ))
+    };
+    // By hand: at once, or by whoever waited; and a day later.
+    for (run, ago, expected) in [("waited", "59 s", "no guard_lost"), ("nightly", "61 s", "true guard_lost")] {
+        let crashed = session.claim(&Ask::of(run)).await.granted();
+        assert_eq!(session.finish(crashed, "CRASHED", None).await, "ok");
+        database.sql(&format!(
+            "UPDATE systole.executor_instances SET ended_at = clock_timestamp() - interval '{ago}' WHERE run_id = '{run}'"
+        ));
+        session.claim(&Ask::of(run)).await.granted();
+        assert_eq!(said(run), expected);
+    }
+    assert_eq!(takeovers(), json!({"guard_lost": 1}));
+    // Nobody had looked at it for a day: whoever does takes over.
+    session.claim(&Ask::of("silent")).await.granted();
+    database.age_heartbeat("silent", 86400.0);
+    session.claim(&Ask::of("silent")).await.granted();
+    assert_eq!((said("silent"), takeovers()), ("no stale".to_owned(), json!({"guard_lost": 1, "stale": 1})));
+
+    // From the queue: however long it has waited for a slot, until it is given up, and somebody wants it again.
+    let claim = "SELECT predecessor->>'afresh' FROM systole.claim_queued('{default}', '{}', '{c}', false, ARRAY[gen_random_uuid()],
+                     ARRAY[NULL]::bytea[], '1@a', 'a', 1, NULL, NULL, NULL, 'none', 30000, '1000.0.0')";
+    let crash = || {
+        database.age_heartbeat("queued", 31.0);
+        database.sql(
+            "UPDATE systole.takeover_brake SET swept_at = '-infinity'; SELECT systole.reap('x', '-infinity', NULL, 0, 50);
+             UPDATE systole.executor_instances SET ended_at = ended_at - interval '1 day' WHERE status = 'CRASHED'",
+        );
+    };
+    database.sql("SELECT systole.submit('queued', command => 'c', crashes_max => 2)");
+    database.sql(claim);
+    crash();
+    assert_eq!((database.value(claim), said("queued")), ("false".to_owned(), "no stale".to_owned()));
+    crash();
+    assert_eq!(database.value("SELECT verdict FROM systole.retry('queued', 'me')"), "ok");
+    assert_eq!((database.value(claim), said("queued")), ("true".to_owned(), "true stale".to_owned()));
+    assert_eq!(takeovers(), json!({"guard_lost": 1, "stale": 2}));
+}
+
 #[tokio::test]
 async fn nobody_who_declares_a_death_waits_for_another_or_for_the_counting_and_no_heartbeat_waits_for_either() {
     let database = database();

@@ -213,6 +213,20 @@ fn who_was_taken_away_from_bars_the_next_claim_until_that_is_lifted() {
 }
 
 #[test]
+fn a_new_beginning_behind_a_crash_is_no_takeover_and_still_no_overlap() {
+    for end in [End::CrashedByProof, End::CrashedByAge, End::Forced("certified")] {
+        let mut history = History::of(&[end], true);
+        assert_eq!(history.judge().1.len(), 1);
+        let claim = history.place("claimed", 1);
+        history.events[claim].event.detail["afresh"] = json!(true);
+        assert_eq!((history.judge().1.len(), history.broken()), (0, vec![]), "{end:?}");
+        let crash = history.place("crashed", 0);
+        history.events.swap(crash, claim);
+        assert!(history.broken().contains(&Rule::Overlap), "{end:?}");
+    }
+}
+
+#[test]
 fn a_tenure_that_is_gone_without_a_trace_leaves_a_gap_between_its_neighbours() {
     let mut history = History::of(&[End::Completed; 3], false);
     history.events.retain(|evidence| evidence.row.as_ref().is_none_or(|row| row.attempt != 2));
