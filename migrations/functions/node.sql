@@ -25,7 +25,7 @@ BEGIN
 END
 $$;
 
--- drain(): ask the nodes of this executor id (PID@host) or host to start nothing more, and to end when they are done.
+-- drain(): ask the nodes of this name, executor id (PID@host) or host to start nothing more, and to end when they are done.
 DROP FUNCTION IF EXISTS drain(text, text);
 CREATE OR REPLACE FUNCTION drain(p_node text, p_by text, p_reason text DEFAULT NULL, OUT asked text[])
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -33,7 +33,7 @@ BEGIN
     WITH changed AS (
         UPDATE nodes SET drain_requested_at = clock_timestamp(), drain_requested_by = p_by
          -- Also one that has not been heard of for a while: it may be busy, or cut off, and should know when it comes back.
-         WHERE p_node IN (executor_id, host) AND state <> 'gone' AND last_heartbeat > clock_timestamp() - interval '1 day'
+         WHERE p_node IN (name, executor_id, host) AND state <> 'gone' AND last_heartbeat > clock_timestamp() - interval '1 day'
         RETURNING executor_id
     )
     SELECT coalesce(array_agg(executor_id ORDER BY executor_id), '{}') INTO asked FROM changed;

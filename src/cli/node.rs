@@ -90,7 +90,7 @@ pub(super) struct NodesArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DrainArguments {
-    /// The node (PID@host), or a host with all its nodes
+    /// The node (its name, or PID@host), or a host with all its nodes
     node: String,
     #[command(flatten)]
     why: Why,

@@ -73,6 +73,20 @@ fn a_node_is_drained_from_elsewhere_within_a_second() {
 }
 
 #[test]
+fn a_node_is_drained_by_its_name_and_with_all_that_bear_it() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let _other = node(&host, &["--name", "other"]);
+    let mut twins = [node(&host, &["--name", "twin"]), node(&host, &["--name", "twin"])];
+    assert_eq!(host.output(&["drain", "twin"]).status.code(), Some(0));
+    for twin in &mut twins {
+        assert_eq!(twin.code(SOON), 0);
+    }
+    let states = database.sql("SELECT name || ' ' || state FROM systole.nodes ORDER BY 1");
+    assert_eq!(states.concat(), ["other ready", "twin gone", "twin gone"]);
+}
+
+#[test]
 fn a_paused_queue_starts_nothing_and_goes_on() {
     let database = Database::new();
     let host = Systole::on(&database);
