@@ -25,7 +25,8 @@ DECLARE
                                              ELSE jsonb_build_object('systole:command', submit.command) END;
 BEGIN
     PERFORM submit_check(submit.run_id, submit.argv, submit.command, submit.queue, submit.priority, submit.after,
-                         submit.labels, submit.env, submit.meta);
+                         submit.labels, submit.env, submit.meta, submit.timeout, submit.stall_timeout, submit.max_attempts,
+                         submit.backoff, submit.crashes_max);
     SELECT lane_id INTO v_lane FROM lanes WHERE queue = submit.queue AND requirements = v_requirements;
     IF NOT FOUND THEN
         INSERT INTO lanes (queue, requirements) VALUES (submit.queue, v_requirements) ON CONFLICT DO NOTHING;

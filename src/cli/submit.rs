@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// More at once would be one message of a gigabyte.
 const LINES_MAX: usize = 100_000;
 
+const NUL: &str = "there is a \\u0000 in it, which PostgreSQL keeps in no text";
+
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The run
@@ -166,7 +168,7 @@ fn described(arguments: &Arguments) -> Result<Submission, Failure> {
     let bounded = arguments.bounds.submission(arguments.run_id.as_deref().unwrap_or_default().parse()?)?;
     let given = arguments.worktree.environment().chain(pairs("--env", &arguments.env)?);
     let after = arguments.after.as_deref().map(|text| super::run::duration("--after", text)).transpose()?;
-    Ok(Submission {
+    let submission = Submission {
         argv: (!arguments.argv.is_empty()).then(|| arguments.argv.clone()),
         command: arguments.command.clone(),
         queue: arguments.queue.clone(),
@@ -176,7 +178,11 @@ fn described(arguments: &Arguments) -> Result<Submission, Failure> {
         env: bounded.env.into_iter().chain(given).collect(),
         meta,
         ..bounded
-    })
+    };
+    if submission.has_nul() {
+        return Err(Failure::new(code::USAGE, NUL));
+    }
+    Ok(submission)
 }
 
 /// The trace that this is a part of (W3C Trace Context), if it is one: the run goes on with it.
@@ -214,6 +220,9 @@ fn read(file: &Path) -> Result<Vec<Submission>, Failure> {
         .map(|(number, line)| {
             let read: Submission = serde_json::from_str(line)
                 .map_err(|error| wrong(format!("{shown}, line {}: {error}. Nothing was queued", number + 1)))?;
+            if read.has_nul() {
+                return Err(wrong(format!("{shown}, line {}: {NUL}. Nothing was queued", number + 1)));
+            }
             Ok(Submission { line: Some(number + 1), ..read })
         })
         .collect::<Result<_, Failure>>()?;

@@ -75,6 +75,20 @@ impl Submission {
             line: None,
         }
     }
+
+    /// With a NUL in one of its texts: PostgreSQL keeps none, and would not say where it stands.
+    pub(crate) fn has_nul(&self) -> bool {
+        serde_json::to_value(self).is_ok_and(|all| has_nul(&all))
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(values) => values.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        _ => false,
+    }
 }
 
 fn default_queue() -> String {

@@ -39,6 +39,9 @@ fn a_file_is_queued_whole_or_not_at_all() {
         (lines.replacen("r777\"", "r/777\"", 1), ["line 777", "not a run id"]),
         (lines.replacen("\"r9999\"", "\"r1\"", 1), ["line 9999", "QUEUED already"]),
         (lines.replacen("[\"true\"]", "[]", 1), ["line 1", "argv"]),
+        (lines.replacen("{\"n\": \"0\"}", "{\"n\": \"\\u0000\"}", 1), ["line 3", "\\u0000"]),
+        (lines.replacen("r8\",", "r8\", \"max_attempts\": 0,", 1), ["line 8", "max_attempts is 0"]),
+        (lines.replacen("r8\",", "r8\", \"env\": {\"A=B\": \"c\"},", 1), ["line 8", "a name in env"]),
     ] {
         let (code, text) = put(&bad);
         assert!(code != 0 && words.iter().all(|word| text.contains(word)), "{code}: {text}");
@@ -69,6 +72,12 @@ fn an_application_enqueues_inside_its_own_transaction() {
         ("'a', argv => ARRAY['x'], labels => '{\"systole:argv\": \"yes\"}'", "systole''s own"),
         ("'a', argv => ARRAY['x'], env => '[\"secret\"]'", "env should be"),
         ("'a', argv => ARRAY['x'], after => '-1 second'", "after is"),
+        ("'a', argv => ARRAY['x'], timeout => '0'", "timeout is 00:00:00"),
+        ("'a', argv => ARRAY['x'], stall_timeout => '-1 s'", "stall_timeout is -00:00:01"),
+        ("'a', argv => ARRAY['x'], max_attempts => 0", "max_attempts is 0"),
+        ("'a', argv => ARRAY['x'], backoff => '-1 s'", "backoff is -00:00:01"),
+        ("'a', argv => ARRAY['x'], crashes_max => NULL", "crashes_max is"),
+        ("'a', argv => ARRAY['x'], env => '{\"\": \"secret\"}'", "a name in env is empty"),
     ] {
         let text = message(&format!("SELECT systole.submit({bad})"));
         assert!(text.contains(&word.replace("''", "'")) && !text.contains("secret"), "{bad}: {text}");
