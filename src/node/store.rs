@@ -21,9 +21,10 @@ use crate::tenure::{Executor, History, Tenure};
 const BEAT: &str = "-- node.beat
     SELECT drain_requested_by, systole.history() AS history, systole.quarantined_until() AS quarantined_until FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 const CLAIM_QUEUED: &str = "-- node.claim_queued
-    SELECT granted.*, (SELECT lane.queue FROM systole.runs run JOIN systole.lanes lane USING (lane_id) WHERE run.run_id = granted.run_id) AS queue,
-           (SELECT extract(epoch FROM clock_timestamp() - run.available_at)::float8 FROM systole.runs run WHERE run.run_id = granted.run_id) AS waited_seconds
-      FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS granted";
+    SELECT granted.*, seen.queue, seen.waited_seconds
+      FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS granted
+      LEFT JOIN LATERAL (SELECT lane.queue, extract(epoch FROM clock_timestamp() - run.available_at)::float8 AS waited_seconds
+                           FROM systole.runs run JOIN systole.lanes lane USING (lane_id) WHERE run.run_id = granted.run_id OFFSET 0) seen ON true";
 const REAP: &str = "-- node.reap
     SELECT run_id, executor_id, reason FROM systole.reap($1, $2, $3, $4, $5)";
 const PRUNE: &str = "-- node.prune
