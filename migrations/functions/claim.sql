@@ -88,10 +88,12 @@ BEGIN
     -- Lock: run, then instance, each by its key. Not for long: whoever holds them may be frozen.
     BEGIN
         PERFORM lock_briefly();
-        IF v_run.run_id IS NULL THEN
+        LOOP
+            SELECT * INTO v_run FROM runs r WHERE r.run_id = p_run_id FOR NO KEY UPDATE;
+            EXIT WHEN FOUND;
+            -- It never was, or was pruned while we waited for its row.
             INSERT INTO runs (run_id, status) VALUES (p_run_id, 'QUEUED') ON CONFLICT DO NOTHING;
-        END IF;
-        SELECT * INTO STRICT v_run FROM runs r WHERE r.run_id = p_run_id FOR NO KEY UPDATE;
+        END LOOP;
         SELECT * INTO v_holder FROM executor_instances i WHERE i.run_id = p_run_id AND i.status = 'RUNNING'
             FOR NO KEY UPDATE;
         IF NOT FOUND THEN
@@ -160,7 +162,8 @@ BEGIN
      WHERE i.run_id = p_run_id AND i.attempt = v_run.attempt AND i.status = 'CRASHED';
     -- Whoever waits for the end of one has the run within a poll; force keeps him waiting for one stale_after at most.
     v_afresh := v_holder.instance_id IS NULL AND v_predecessor.ended_at < at - 2 * v_predecessor.stale_after;
-    fence := greatest(v_run.fence, v_settings.fence_floor, floor(extract(epoch FROM at) * 1000000)::bigint - 1) + 1;
+    -- The floor as it is behind the locks: pruning raises it.
+    fence := greatest(v_run.fence, (SELECT s.fence_floor FROM settings s), floor(extract(epoch FROM at) * 1000000)::bigint - 1) + 1;
     attempt := v_run.attempt + 1;
     UPDATE runs r
        SET status = 'RUNNING', attempt = claim.attempt, fence = claim.fence,

@@ -73,7 +73,7 @@ BEGIN
         ), moved AS (
             UPDATE runs r
                SET status = 'RUNNING', attempt = r.attempt + 1, updated_at = v_now,
-                   fence = greatest(r.fence, v_settings.fence_floor, floor(extract(epoch FROM v_now) * 1000000)::bigint - 1) + 1
+                   fence = greatest(r.fence, (SELECT s.fence_floor FROM settings s), floor(extract(epoch FROM v_now) * 1000000)::bigint - 1) + 1
               FROM picked p WHERE r.run_id = p.run_id
             RETURNING r.run_id, r.attempt, r.fence, r.purpose, v_slots[p.n] AS slot
         ), granted AS (

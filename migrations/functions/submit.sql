@@ -33,9 +33,13 @@ BEGIN
         SELECT lane_id INTO STRICT v_lane FROM lanes WHERE queue = submit.queue AND requirements = v_requirements;
     END IF;
 
-    INSERT INTO runs (run_id, status) VALUES (submit.run_id, 'QUEUED') ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-        SELECT * INTO STRICT v_run FROM runs WHERE run_id = submit.run_id FOR NO KEY UPDATE;
+    LOOP
+        INSERT INTO runs (run_id, status) VALUES (submit.run_id, 'QUEUED') ON CONFLICT DO NOTHING;
+        EXIT WHEN FOUND;
+        SELECT * INTO v_run FROM runs WHERE run_id = submit.run_id FOR NO KEY UPDATE;
+        EXIT WHEN FOUND;  -- else it was pruned while we waited for its row
+    END LOOP;
+    IF v_run.run_id IS NOT NULL THEN
         IF v_run.status IN ('QUEUED', 'RUNNING') THEN
             IF submit.if_absent THEN
                 RETURN false;

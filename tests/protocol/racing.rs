@@ -122,6 +122,55 @@ async fn a_takeover_waits_for_an_uncommitted_heartbeat_and_then_finds_the_holder
     panic!("five times the machine stalled for a second");
 }
 
+/// Whoever waits for a run that is being forgotten begins it anew, above all fences that it has had.
+#[tokio::test]
+async fn a_run_that_is_pruned_while_it_is_waited_for_begins_anew() {
+    let database = database();
+    let (pruner, other) = (Session::on(&database).await, Session::on(&database).await);
+    let observer = Session::on(&database).await;
+    let mut granted = 0;
+    for n in 0..10 {
+        let run: &'static str = format!("old{n}").leak();
+        let tenure = pruner.claim(&Ask::of(run)).await.granted();
+        assert_eq!(pruner.finish(tenure, "COMPLETED", Some(0)).await, "ok");
+        let far = "UPDATE systole.runs SET fence = fence + 1000000000000 WHERE run_id =";
+        database.sql(&format!("{far} '{run}'"));
+        let fence: i64 =
+            database.value(&format!("SELECT fence FROM systole.runs WHERE run_id = '{run}'")).parse().unwrap();
+        pruner
+            .batch_execute(&format!("BEGIN; SELECT FROM systole.runs WHERE run_id = '{run}' FOR UPDATE"))
+            .await
+            .unwrap();
+        let waits = tokio::spawn({
+            let other = other.clone();
+            async move {
+                if n % 2 == 0 {
+                    return Some(other.claim(&Ask::of(run)).await);
+                }
+                let submit = format!("SELECT systole.submit('{run}', argv => ARRAY['true'])");
+                other.batch_execute(&submit).await.map(|()| None).unwrap()
+            }
+        });
+        until_blocked(&observer, &waits, other.backend, pruner.backend).await;
+        pruner.batch_execute("SELECT systole.prune('0 s', 100); COMMIT").await.unwrap();
+        match within("the other's answer", waits).await.unwrap() {
+            // On a machine that stalls for a second. Then once more.
+            Some(answer) if answer.reason.as_deref() == Some("locked") => {}
+            Some(answer) => {
+                let again = answer.granted();
+                assert!(again.fence > fence, "{} was given behind {fence}", again.fence);
+                granted += 1;
+            }
+            None => {
+                let status = database
+                    .value(&format!("SELECT status || ' ' || attempt FROM systole.runs WHERE run_id = '{run}'"));
+                assert_eq!(status, "QUEUED 0");
+            }
+        }
+    }
+    assert!(granted > 0, "five times the machine stalled for a second");
+}
+
 #[tokio::test]
 async fn a_heartbeat_during_a_takeover_is_busy_and_lost_only_once_the_takeover_is_committed() {
     let (database, holder, tenure) = held("nightly").await;
