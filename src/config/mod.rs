@@ -122,7 +122,8 @@ impl Config {
             let by_default = || key.default.map(|value| (value.to_owned(), Source::Default));
             // What others call it: a number of seconds, and only a default.
             let by_custom = || {
-                let seconds = environment("WORKER_CHECK_INTERVAL").filter(|_| key.name == "poll_interval")?;
+                let set = |value: &String| key.name == "poll_interval" && !value.trim().is_empty();
+                let seconds = environment("WORKER_CHECK_INTERVAL").filter(set)?;
                 Some((format!("{}s", seconds.trim()), Source::Environment("WORKER_CHECK_INTERVAL")))
             };
             let found = from_flag().or_else(from_environment).or_else(from_file).or_else(by_custom).or_else(by_default);

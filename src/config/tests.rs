@@ -31,6 +31,19 @@ fn the_nearest_source_wins_and_is_named() {
 }
 
 #[test]
+fn the_poll_interval_goes_by_its_custom_name_where_nobody_sets_it_by_ours() {
+    let poll = |environment: &[(&str, &str)], file: &[(&str, &str)]| collect(&[], environment, file).poll_interval();
+    let seconds = Duration::from_secs;
+    let custom = [("WORKER_CHECK_INTERVAL", "30")];
+    assert_eq!(poll(&custom, &[]).unwrap(), seconds(30));
+    assert_eq!(poll(&custom, &[("poll_interval", "2s")]).unwrap(), seconds(2));
+    assert_eq!(poll(&[custom[0], ("SYSTOLE_POLL_INTERVAL", "3s")], &[]).unwrap(), seconds(3));
+    assert_eq!(poll(&[("WORKER_CHECK_INTERVAL", "")], &[]).unwrap(), seconds(5));
+    let error = poll(&[("WORKER_CHECK_INTERVAL", "soon")], &[]).unwrap_err().to_string();
+    assert!(error.contains("WORKER_CHECK_INTERVAL") && error.contains("soon"), "{error}");
+}
+
+#[test]
 fn there_is_never_a_silent_database() {
     assert!(matches!(collect(&[], &[], &[]).database(), Err(ConfigError::NoDatabase)));
     assert_eq!(collect(&[("embedded", "true")], &[("DATABASE_URL", "x")], &[]).database().unwrap(), Database::Embedded);

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::node;
 use crate::support::{Database, Running, Systole, eventually};
 
-const RUNS: usize = 120;
+const RUNS: usize = 200;
 const SEED: u64 = 7;
 
 /// Each attempt writes down when it was at work, by a clock that all share.

@@ -106,6 +106,22 @@ fn status_says_what_a_run_waits_for() {
     assert_eq!(waits("r"), "queue q is paused");
 }
 
+/// A point of priority is worth a minute of waiting, so nothing waits for ever.
+#[test]
+fn what_has_waited_goes_before_what_is_more_urgent_by_fewer_minutes() {
+    let database = Database::new();
+    database.sql(
+        "SELECT systole.submit('humble', argv => ARRAY['true'], priority => -10);
+         UPDATE systole.runs SET available_at = available_at - interval '21 minutes', claim_order = claim_order - interval '21 minutes';
+         SELECT systole.submit('urgent' || n, argv => ARRAY['true'], priority => 10) FROM generate_series(1, 50) n;
+         SELECT systole.submit('vital', argv => ARRAY['true'], priority => 12)",
+    );
+    let claim = "SELECT run_id FROM systole.claim_queued('{default}', '{}', '{}', true, ARRAY[gen_random_uuid()], ARRAY[NULL]::bytea[],
+                     '1@h', 'h', 1, NULL, NULL, NULL, 'none', 30000, '1000.0.0')";
+    let order: Vec<String> = (0..3).map(|_| database.value(claim)).collect();
+    assert_eq!(order, ["vital", "humble", "urgent1"]);
+}
+
 #[test]
 fn what_ended_long_ago_is_forgotten_and_its_fence_never_given_again() {
     let database = Database::new();
