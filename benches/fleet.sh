@@ -17,7 +17,7 @@ for n in $(seq "$count"); do
 done
 sleep 1
 for n in $(seq "$count"); do
-    printf "s-%s,%s\n" "$n" "$("$systole" logs "s-$n")"
+    printf "s-%s,%s\n" "$n" "$("$systole" logs --no-timestamps "s-$n")"
 done > "$dir/started.csv"
 sql -c "CREATE TABLE seen (run_id text, at float8)" -c "\\copy seen FROM '$dir/started.csv' CSV"
 sql -c "SELECT 'submit to exec: median ' || round((percentile_cont(0.5) WITHIN GROUP (ORDER BY ms))::numeric, 1) || ' ms, p99 '
