@@ -11,6 +11,7 @@ use super::context;
 use super::exit::{Failure, code};
 use super::print;
 use super::settings::{Settings, WorktreeFlags};
+use crate::backoff::Backoff;
 use crate::db::{DbError, Link};
 use crate::identity::Identity;
 use crate::ids::RunId;
@@ -18,6 +19,9 @@ use crate::run::{Submission, queue};
 
 /// Ten thousand runs in one transaction take a few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often the server may say that it cannot now.
+const TRIES: u32 = 3;
 
 /// More at once would be one message of a gigabyte.
 const LINES_MAX: usize = 100_000;
@@ -130,10 +134,17 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         link.hello().await?;
         let by = Identity::of_this_process().executor_id;
         let (if_absent, again) = (arguments.if_absent, arguments.again);
-        let done = link
-            .call(async |session| queue::submit(session, &submissions, if_absent, again, &by).await)
-            .await
-            .map_err(refused)?;
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let mut tries = 1;
+        let done = loop {
+            let submit = async |session: &_| queue::submit(session, &submissions, if_absent, again, &by).await;
+            match link.call(submit).await {
+                // Nothing was queued, and it passes: a deadlock with whoever submits the same runs in another order, for one.
+                Err(DbError::Unavailable { .. }) if tries < TRIES => tokio::time::sleep(backoff.next_delay()).await,
+                answer => break answer.map_err(refused)?,
+            }
+            tries += 1;
+        };
         let runs = |n: i32| if n == 1 { "1 run".to_owned() } else { format!("{n} runs") };
         print::text(&match (&arguments.run_id, done.queued) {
             (Some(run_id), 1) => format!("queued run \"{run_id}\""),

@@ -1,6 +1,7 @@
 //! What is put in: by flags, by a file, by SQL; and what is refused, with the line that it stands on.
 
-use crate::support::{Database, Systole};
+use crate::SOON;
+use crate::support::{Database, Systole, eventually};
 
 #[test]
 fn a_run_is_queued_once() {
@@ -50,6 +51,34 @@ fn a_file_is_queued_whole_or_not_at_all() {
     assert_eq!(put(&lines).0, 0);
     assert_eq!(database.value("SELECT count(*) FROM systole.runs WHERE status = 'QUEUED'"), "10000");
     assert_eq!(database.value("SELECT count(*) FROM systole.lanes"), "3");
+}
+
+/// A deadlock of two submitters passes, for the one as for the other.
+#[test]
+fn the_same_runs_in_another_order_are_submitted_by_both() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let lines: String = ["r1", "r2"].map(|run| format!("{{\"run_id\": \"{run}\", \"argv\": [\"true\"]}}\n")).concat();
+    std::fs::write(host.state.path().join("runs.jsonl"), lines).unwrap();
+    // With its lane, for which they would wait as well.
+    database.sql("SELECT systole.submit('r0', argv => ARRAY['true'])");
+    // The command is the one that is told, if the other waits for it within three seconds.
+    database.sql(&format!("ALTER DATABASE {} SET deadlock_timeout = '3 s'", database.name));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut command = runtime.block_on(async {
+        let other = database.connect().await;
+        let submit = |run: &str| format!("SELECT systole.submit('{run}', argv => ARRAY['true'], if_absent => true)");
+        other.batch_execute(&format!("SET deadlock_timeout = '1 min'; BEGIN; {}", submit("r2"))).await.unwrap();
+        let command = host.start(&["submit", "-f", "runs.jsonl", "--if-absent"]);
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        eventually("the command waits", SOON, || (database.value(waits) == "1").then_some(()));
+        tokio::time::timeout(SOON, other.batch_execute(&submit("r1"))).await.expect("one of them gives way").unwrap();
+        other.batch_execute("COMMIT").await.unwrap();
+        command
+    });
+    assert_eq!(command.code(SOON), 0, "{}", command.errors());
+    assert_eq!(database.value("SELECT count(*) FROM systole.run_events WHERE kind = 'submitted'"), "3");
 }
 
 #[test]
