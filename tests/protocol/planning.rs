@@ -104,7 +104,7 @@ async fn nothing_is_read_through_because_of_old_statistics() {
 }
 
 /// Checks are asked at every update, whether or not their column changes. A pattern with a bounded repetition has a state for each
-/// count, and cost more than the rest of a claim.
+/// count, and cost tens of microseconds each time.
 #[test]
 fn what_is_checked_at_each_transition_costs_next_to_nothing() {
     let database = database();
