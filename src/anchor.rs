@@ -121,7 +121,7 @@ pub(crate) enum NotAllowed {
     Expired { at: String },
     #[error("repo is {anchored} in the anchor, and {asked}: take the anchor of that repository")]
     AnotherRepository { anchored: String, asked: String },
-    #[error("paths in the anchor do not allow {path} to be touched, but {allowed}")]
+    #[error("paths in the anchor do not allow {path} to be touched, only {allowed}")]
     OutOfBounds { path: String, allowed: String },
 }
 
@@ -253,7 +253,7 @@ fn harmless(text: &str) -> String {
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    let names: Vec<String> = paths.iter().map(|path| harmless(&format!("{}/", path.display()))).collect();
+    let names: Vec<String> = paths.iter().map(|path| harmless(&path.display().to_string())).collect();
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 

@@ -2,12 +2,12 @@
 -- supervisors of that batch alone. What a lane of theirs requires is a command that only they know: each starts its own.
 --
 -- A batch is named (p_commit is NULL), or known by the digest of what it is: then it is one of each day and commit, unless something is
--- left of an earlier one, or, with p_retry, has ended there without completing. A run that is in the batch stays as it is, but for one
+-- left of an earlier one, or, with p_retry, has ended there without completing. Its runs begin at one commit, `base` if that is known. A run that is in the batch stays as it is, but for one
 -- that has ended without completing, with p_retry; one that has ended elsewhere is queued anew. Raises object_in_use, and queues
 -- nothing, over one that somebody else has queued or runs.
 CREATE OR REPLACE FUNCTION join_batch(
     p_batch text, p_commit text, p_specs jsonb, p_retry boolean, p_detail jsonb, p_by text,
-    OUT batch text, OUT queued integer, OUT ended integer
+    OUT batch text, OUT queued integer, OUT ended integer, OUT base text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -27,6 +27,16 @@ BEGIN
            AND l.queue = v_queue AND l.requirements->>'systole:command' LIKE 'batch:%-' || p_batch || '-%'
          ORDER BY l.lane_id DESC LIMIT 1;
         batch := coalesce(batch, concat_ws('-', to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD'), p_batch, p_commit));
+    END IF;
+
+    -- What is left of it begins where the rest has begun; what is run again on purpose may have been mended since.
+    IF NOT p_retry THEN
+        SELECT e.detail->>'base' INTO base
+          FROM (SELECT r.run_id FROM runs r JOIN lanes l USING (lane_id)
+                 WHERE r.run_id = ANY (v_ids) AND r.status IN ('QUEUED', 'RUNNING')
+                   AND l.queue = v_queue AND l.requirements->>'systole:command' = 'batch:' || batch
+                 ORDER BY r.run_id LIMIT 1) r
+         CROSS JOIN LATERAL (SELECT * FROM run_events e WHERE e.run_id = r.run_id AND e.kind = 'supervised' ORDER BY e.id DESC LIMIT 1) e;
     END IF;
 
     -- Nothing is locked of what stays as it is, and what is queued is in the order of its keys: so nobody waits for each other.
@@ -63,7 +73,7 @@ BEGIN
 
     SELECT count(*) FILTER (WHERE r.status NOT IN ('QUEUED', 'RUNNING')) INTO ended FROM runs r WHERE r.run_id = ANY (v_ids);
     INSERT INTO run_events (run_id, kind, detail)
-    SELECT r.run_id, 'supervised', jsonb_strip_nulls(p_detail || jsonb_build_object('batch', batch, 'supervised_by', p_by))
+    SELECT r.run_id, 'supervised', jsonb_strip_nulls(p_detail || jsonb_build_object('batch', batch, 'supervised_by', p_by, 'base', coalesce(base, p_detail->>'base')))
       FROM runs r WHERE r.run_id = ANY (v_ids) AND r.status IN ('QUEUED', 'RUNNING') ORDER BY r.run_id;
 END
 $$;
@@ -71,7 +81,7 @@ $$;
 -- cancel_batch(): takes all out of the queue that is left of a batch, and asks the executors of what runs to stop it. NULL if there is no
 -- such batch.
 CREATE OR REPLACE FUNCTION cancel_batch(
-    p_batch text, p_by text, p_reason text, OUT cancelled integer, OUT stopping integer
+    p_batch text, p_by text, p_reason text, OUT cancelled integer, OUT stopping text[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '1s' AS $$
 DECLARE
@@ -97,7 +107,7 @@ BEGIN
           FROM gone g RETURNING 1
     )
     SELECT count(*) INTO cancelled FROM told;
-    SELECT count(asked.verdict) INTO stopping
+    SELECT coalesce(array_agg(r.run_id), '{}') INTO stopping
       FROM (SELECT i.run_id FROM executor_instances i JOIN runs r USING (run_id)
              WHERE i.status = 'RUNNING' AND r.lane_id = v_lane ORDER BY i.run_id) r
      CROSS JOIN LATERAL request_stop(r.run_id, p_by, p_reason) AS asked

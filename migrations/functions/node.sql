@@ -108,6 +108,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $$
         WHEN r.available_at > clock_timestamp()
             THEN format('not before %s UTC', to_char(r.available_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
         WHEN q.paused_at IS NOT NULL THEN format('queue %s is paused', l.queue)
+        WHEN l.queue = 'supervise' AND l.requirements->>'systole:command' LIKE 'batch:%'
+             AND NOT EXISTS (SELECT FROM alive n WHERE l.requirements->>'systole:command' = ANY (n.commands))
+            THEN format('no systole supervise works on its batch: start that again, or systole cancel --batch %s',
+                        substr(l.requirements->>'systole:command', length('batch:') + 1))
         WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues))
             THEN format('no node serves queue %s', l.queue)
         WHEN NOT EXISTS (SELECT FROM alive n WHERE l.queue = ANY (n.queues) AND has_labels(n.labels, l.requirements))

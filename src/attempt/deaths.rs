@@ -7,6 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::outbox::Outbox;
+use super::socket_name;
 use crate::db::DbError;
 use crate::elapsed::Instant;
 use crate::guard::remains;
@@ -69,6 +70,10 @@ pub(crate) async fn file_deaths(
                 filed.crashes += usize::from(verdict == FilingVerdict::Ok && death.end.cause.is_some());
                 if matches!(verdict, FilingVerdict::Ok | FilingVerdict::Already) {
                     filed.logs.extend(death.header.log.clone().map(|log| (death.header.instance_id, log)));
+                }
+                // Nobody is there any more to speak to.
+                if let Ok(socket) = state.socket(&socket_name(death.header.instance_id)) {
+                    let _ = std::fs::remove_file(socket);
                 }
                 // Whatever the verdict: it has nothing more to say to this history.
                 outbox.keep(history, &death.path);

@@ -17,6 +17,7 @@ mod place;
 mod supervision;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -100,8 +101,8 @@ pub(crate) enum AttemptError {
     LeftBehind { runs: usize },
     #[error("HTTP cannot be answered: {0}")]
     Http(std::io::Error),
-    #[error("its output has no place to go: {0}")]
-    Log(std::io::Error),
+    #[error("its output has no place to go: {}: {error}. runs_dir names another folder", .path.display())]
+    Log { path: PathBuf, error: std::io::Error },
 }
 
 /// Who of this host holds the run, for when the database cannot answer; `None` if nobody here does who works by hand.

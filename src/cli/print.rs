@@ -61,7 +61,11 @@ pub(super) fn rows(headers: &[&str], rows: Vec<Vec<String>>) -> String {
 
 /// The text with every control character escaped: what others wrote must not steer this terminal.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    // Nor what turns the direction of what is read.
+    let steers = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().flat_map(|c| if steers(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 /// An age in words: `3 s ago`, `12 min ago`.
@@ -103,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_hostile_purpose_cannot_steer_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
+        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}d"), "a\\u{1b}[2Jb\\nc\\u{202e}d");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::log::{self, Format, What};
 use crate::node::Catalogue;
 use crate::run::Submission;
 use crate::run::batch::{self, Base, Joined, Key};
-use crate::state_dir::StateDir;
+use crate::state_dir::{StateDir, make_folders};
 use crate::workspace::{Crew, Defaults, Repository};
 use screen::Screen;
 use summary::{Scene, Summary};
@@ -125,12 +125,19 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
     let repo = Repo::at(&named);
     let permit = || permit(anchor.as_ref(), &repo, arguments.workers, others);
     permit()?;
+    let runs_dir = config.runs_dir();
+    make_folders(&runs_dir).map_err(|error| {
+        let said =
+            format!("{} cannot be used for logs and artifacts: {error}. runs_dir names another", runs_dir.display());
+        Failure::new(code::CONFIG, said)
+    })?;
     let screen = screen(&config, &task.run_ids, arguments.quiet)?;
     let digest = anchor.as_ref().map(|anchor| format!("sha256:{}", anchor.digest()));
     context::block_on(async {
         let target = context::target(&config).await?;
         let detail = json!({ "workers": arguments.workers, "anchor": digest, "base": commit });
         let joined = join(arguments, &task, target.clone(), &detail).await?;
+        let commit = begun_at(&joined, &repository, commit)?;
         let link = Link::new(target.clone(), config.timing()?.attempt_timeout);
         let command = joined.command();
         let mut watch = Watch::new(link, joined, task.run_ids, screen);
@@ -157,7 +164,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
             slots: i32::try_from(arguments.workers).unwrap_or(i32::MAX),
             poll_interval: config.poll_interval()?,
             drain_timeout: config.drain_timeout()?,
-            runs_dir: config.runs_dir(),
+            runs_dir: runs_dir.clone(),
             log_bytes_max: config.log_bytes_max()?,
             http: None,
             shows_fleet: false,
@@ -180,8 +187,7 @@ pub(super) fn execute(arguments: &Arguments, settings: &Settings) -> Result<u8, 
         let seconds = begun.elapsed().as_secs_f64();
         let tenures = watch.tenures().await.ok();
         let (joined, looks) = watch.end();
-        let (workers, runs_dir) = (arguments.workers, config.runs_dir());
-        let anchor = anchor.as_ref();
+        let (workers, anchor) = (arguments.workers, anchor.as_ref());
         let scene = Scene { repository, base: commit, anchor, workers, place, runs_dir, seconds, tenures };
         let summary = Summary::of(joined, looks, &scene);
         let text = if arguments.json { print::json_text(&summary) } else { summary.text() };
@@ -237,7 +243,7 @@ async fn join(arguments: &Arguments, task: &Task, target: Target, detail: &Value
                 code::HELD,
                 format!(
                     "{message}: a batch takes no run from others, and nothing was queued. Wait for it, stop or cancel it \
-                     (systole cancel --batch NAME cancels all of a batch), or leave it out"
+                     (systole cancel --batch NAME cancels all of a batch), go on with the command of that batch, or leave it out"
                 ),
             ),
             _ => submit::refused(error),
@@ -245,6 +251,22 @@ async fn join(arguments: &Arguments, task: &Task, target: Target, detail: &Value
     let (all, Joined { batch, queued, ended, .. }) = (task.run_ids.len(), &joined);
     log::say(What::BatchJoined, format_args!("batch {batch}: of {all} runs {queued} queued now, {ended} ended before"));
     Ok(joined)
+}
+
+/// The commit that runs begin at: that of what is left of the batch, or else ours.
+fn begun_at(joined: &Joined, repository: &Repository, ours: String) -> Result<String, Failure> {
+    let Some(theirs) = joined.base.as_ref().filter(|base| **base != ours) else { return Ok(ours) };
+    let batch = &joined.batch;
+    repository.resolve(Some(theirs)).map_err(|_| {
+        let said = format!(
+            "batch {batch} has begun at commit {theirs}, which {} does not have: fetch it there, or give up what is left with \
+             systole cancel --batch {batch}",
+            repository.common().display()
+        );
+        Failure::new(code::CONFIG, said)
+    })?;
+    log::say(What::BatchJoined, format_args!("batch {batch} has begun at commit {theirs}, and goes on there"));
+    Ok(theirs.clone())
 }
 
 /// Nothing more is started when the anchor is over.
@@ -307,6 +329,10 @@ fn read(file: &Path) -> Result<Vec<String>, Failure> {
     };
     let text =
         text.map_err(|error| Failure::new(code::USAGE, format!("{} cannot be read: {error}", file.display())))?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text
+        .trim_start_matches('\u{feff}')
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.map(str::to_owned).collect())
 }

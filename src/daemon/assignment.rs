@@ -106,7 +106,9 @@ async fn attempt_at(
         let (runs_dir, run) = (setup.runs_dir.clone(), run_id.clone());
         let run_dir =
             tokio::task::spawn_blocking(move || artifacts::make_folder(&runs_dir, &run).ok()).await.ok().flatten();
-        let (recorder, outlet) = record(shared, &run_id, tenure.attempt).await.map_err(AttemptError::Log)?;
+        let (recorder, outlet) = record(shared, &run_id, tenure.attempt)
+            .await
+            .map_err(|error| AttemptError::Log { path: setup.runs_dir.clone(), error })?;
         let mut guard = Guard::start(Preparation { instance_id, wish: setup.containment, own_session: true }, outlet)?;
         let secured = guard.ready().await?;
         Ok((guard, secured, recorder, run_dir))
@@ -182,7 +184,11 @@ fn environment(assignment: &Assignment, hands_all_down: bool) -> Vec<(OsString, 
 fn told(conclusion: &Conclusion) -> String {
     match conclusion {
         Conclusion::Ended(certificate) => match (certificate.end.status, certificate.end.exit_code) {
-            (status, Some(code)) => format!("{} (exit code {code})", status.as_str()),
+            (status, Some(code)) => {
+                let reason = certificate.end.detail.get("start_failed").and_then(|reason| reason.as_str());
+                let reason = reason.map(|reason| format!(", its command cannot be started: {reason}"));
+                format!("{} (exit code {code}){}", status.as_str(), reason.unwrap_or_default())
+            }
             (status, None) => status.as_str().to_owned(),
         },
         Conclusion::Lost { why } | Conclusion::Crashed { why } => format!("lost: {why}"),

@@ -11,7 +11,7 @@ use tokio_postgres::{Error, Row};
 use uuid::Uuid;
 
 use super::Submission;
-use crate::db::Session;
+use crate::db::{Hint, HintKind, Session};
 use crate::identity::By;
 use crate::ids::RunId;
 
@@ -24,18 +24,21 @@ const PART_LENGTH: usize = 8;
 const NAME_LENGTH_MAX: usize = 80;
 
 const JOIN: &str = "-- batch.join
-    SELECT batch, queued, ended FROM systole.join_batch($1, $2, $3, $4, $5, $6)";
+    SELECT batch, queued, ended, base FROM systole.join_batch($1, $2, $3, $4, $5, $6)";
 // An attempt is the batch's if it began behind the submission.
 const LOOK: &str = "-- batch.look
     SELECT r.run_id, r.status, coalesce(l.requirements->>'systole:command' = $2, false) AS is_in,
            i.attempt, i.instance_id, i.executor_id, i.host, i.started_at, i.ended_at, i.exit_code, i.cause,
-           i.phases_executed, i.message, extract(epoch FROM coalesce(i.ended_at, clock_timestamp()) - i.started_at)::float8 AS seconds
+           i.phases_executed, i.message, f.reason, extract(epoch FROM coalesce(i.ended_at, clock_timestamp()) - i.started_at)::float8 AS seconds
       FROM systole.runs r
       LEFT JOIN systole.lanes l USING (lane_id)
       LEFT JOIN LATERAL (SELECT e.at FROM systole.run_events e
                           WHERE e.run_id = r.run_id AND e.kind = 'submitted' ORDER BY e.id DESC LIMIT 1) s ON true
       LEFT JOIN LATERAL (SELECT * FROM systole.executor_instances i WHERE i.run_id = r.run_id AND i.started_at >= s.at
                           ORDER BY i.attempt DESC LIMIT 1) i ON true
+      LEFT JOIN LATERAL (SELECT e.detail->>'start_failed' AS reason FROM systole.run_events e
+                          WHERE e.run_id = r.run_id AND e.kind = 'failed' AND e.instance_id = i.instance_id
+                          ORDER BY e.id DESC LIMIT 1) f ON i.status = 'FAILED'
      WHERE r.run_id = ANY ($1)";
 const TENURES: &str = "-- batch.tenures
     SELECT i.instance_id
@@ -99,6 +102,8 @@ pub(crate) struct Joined {
     pub(crate) queued: i32,
     /// How many had ended before.
     pub(crate) ended: i32,
+    /// The commit at which what is left of it has begun, if there was any.
+    pub(crate) base: Option<String>,
 }
 
 impl Joined {
@@ -134,6 +139,8 @@ pub(crate) struct Tenure {
     pub(crate) cause: Option<String>,
     pub(crate) phases_executed: i64,
     pub(crate) message: Option<String>,
+    /// Why its command could not be started, if it could not.
+    pub(crate) reason: Option<String>,
 }
 
 impl Look {
@@ -184,7 +191,7 @@ pub(crate) async fn join(
         )
         .await?;
     let row = rows.first().expect("a function with OUT parameters returns one row");
-    Ok(Joined { batch: row.get("batch"), queued: row.get("queued"), ended: row.get("ended") })
+    Ok(Joined { batch: row.get("batch"), queued: row.get("queued"), ended: row.get("ended"), base: row.get("base") })
 }
 
 /// How these runs of a batch are. Those that nobody knows (any more) are left out.
@@ -204,6 +211,7 @@ pub(crate) async fn look(session: &Session, joined: &Joined, run_ids: &[&str]) -
             cause: row.get("cause"),
             phases_executed: row.get("phases_executed"),
             message: row.get("message"),
+            reason: row.get("reason"),
         })
     };
     let look = |row: &Row| Look {
@@ -217,11 +225,16 @@ pub(crate) async fn look(session: &Session, joined: &Joined, run_ids: &[&str]) -
 
 /// Takes out of the queue what is left of a batch, and asks those who work on the rest to stop it: how many these are. `None` if there is
 /// no such batch.
-pub(crate) async fn cancel(session: &Session, batch: &str, by: &By) -> Result<Option<(i32, i32)>, Error> {
+pub(crate) async fn cancel(session: &Session, batch: &str, by: &By) -> Result<Option<(i32, usize)>, Error> {
     let rows = session.query(CANCEL, &[(&batch, Type::TEXT), (&by.who, Type::TEXT), (&by.reason, Type::TEXT)]).await?;
     let row = rows.first().expect("a function with OUT parameters returns one row");
-    let cancelled: Option<i32> = row.get("cancelled");
-    Ok(cancelled.map(|cancelled| (cancelled, row.get("stopping"))))
+    let Some(cancelled) = row.get("cancelled") else { return Ok(None) };
+    let stopping: Vec<String> = row.get("stopping");
+    for run_id in stopping.iter().filter_map(|run_id| run_id.parse().ok()) {
+        // Their executors hear of it with their next heartbeat: let that be now. Late without it, and no more.
+        let _ = Hint::of_run(HintKind::Asked, &run_id).send(session).await;
+    }
+    Ok(Some((cancelled, stopping.len())))
 }
 
 /// All attempts that were made at these runs for their batch.

@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use chrono::Utc;
 
@@ -20,10 +21,14 @@ use super::occupancy::occupants;
 use super::record::{Phase, Record};
 use super::tenancy::Place;
 use super::{snapshot, worktree};
+use crate::elapsed::Instant;
 use crate::guard::remains::{self, Proof};
 use crate::identity::Identity;
 use crate::ids::RunId;
 use crate::state_dir::{HostLock, HostLockHeld};
+
+/// How long a successor waits for whoever keeps its predecessor's work at that moment.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a worktree may change while it is being removed, before it is left for later.
 const TRIES: u32 = 3;
@@ -50,16 +55,23 @@ pub(crate) fn over(place: &Place) -> Vec<Record> {
 /// Keeps the work of earlier attempts at this run that were killed before they could.
 pub(crate) fn settle_run(place: &Place, run_id: &RunId, before: i32) {
     let records = Record::all(&place.state);
+    let begun = Instant::now();
     for record in records.iter().filter(|record| record.run_id == *run_id && record.attempt < before) {
-        // What cannot be kept now stays where it is.
-        let _ = settle(place, record);
+        // Somebody else may be at it, and keeps it. What cannot be kept now stays where it is.
+        while let Ok(false) | Err(WorkspaceError::Stays(_) | WorkspaceError::Held { .. }) = settle(place, record) {
+            let is_over = || remains::proof_of_end(&place.state.instances(), record.instance_id) == Proof::Over;
+            let is_left = record.read_again(&place.state).is_some_and(|record| record.is_unkept()) && is_over();
+            if !is_left || Instant::now().since(begun) > OTHERS_PATIENCE {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10)); // between two looks
+        }
     }
 }
 
 /// Keeps the work of an attempt that is over, where it was killed before it could. Says whether that was needed.
 pub(crate) fn settle(place: &Place, record: &Record) -> Result<bool, WorkspaceError> {
-    let has_work = record.phase == Phase::Open && record.git_dir.is_some() && !record.is_nobodys_work();
-    if !has_work || still_at_work(place, record).is_some() {
+    if !record.is_unkept() || still_at_work(place, record).is_some() {
         return Ok(false);
     }
     let _turn = turn(place, record)?;

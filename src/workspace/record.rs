@@ -53,6 +53,11 @@ impl Record {
         path::worktree_name(&self.run_id, self.attempt, self.instance_id)
     }
 
+    /// It may have work that is in no snapshot.
+    pub(crate) fn is_unkept(&self) -> bool {
+        self.phase == Phase::Open && self.git_dir.is_some() && !self.is_nobodys_work()
+    }
+
     /// Nothing of it is to be kept.
     pub(crate) fn is_nobodys_work(&self) -> bool {
         self.attempt == NO_ATTEMPT

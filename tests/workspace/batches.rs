@@ -87,9 +87,38 @@ fn what_is_left_of_yesterday_is_done_before_today() {
     yesterday(&database, &batch);
     let older = database.value("SELECT substr(requirements->>'systole:command', 7) FROM systole.lanes");
     assert_ne!(older, batch);
+    let check = host.output(&["check", "b", "--json"]);
+    assert_eq!(check.status.code(), Some(75), "{check:?}");
+    let status = host.output(&["status", "b"]);
+    assert!(String::from_utf8_lossy(&status.stdout).contains("no systole supervise works on its batch"), "{status:?}");
+    // Meanwhile there is another commit: what is left begins where the rest has begun, or not at all.
+    let begun = repository.git(&["rev-parse", "HEAD"]);
+    repository.git(&["commit", "-q", "--allow-empty", "-m", "another"]);
     let (rest, code) = summary(&supervise(&host, &repository, "a,b", &["--workers", "1", "--json"], script));
     assert_eq!((code, &rest["batch"], &rest["queued"]), (0, &older.into(), &Value::from(0)));
+    assert_eq!(rest["base"], begun.as_str());
     assert_eq!(count(&database, "executor_instances"), 2);
+}
+
+#[test]
+fn what_has_begun_at_a_commit_goes_on_nowhere_else() {
+    let (_database, host) = host();
+    let repository = Repository::new();
+    let behind = repository.cloned();
+    repository.git(&["commit", "-q", "--allow-empty", "-m", "another"]);
+    assert!(host.output(&["pause", "supervise"]).status.success());
+    let mut first = start(&host, &repository, "a", &["--batch", "one"], "true");
+    first.wait_for_errors("queue supervise is paused", SOON);
+    let refused = supervise(&host, &behind, "a", &["--batch", "one"], "true");
+    assert_eq!(refused.status.code(), Some(78), "{refused:?}");
+    assert!(said(&refused).contains("fetch it there"), "{}", said(&refused));
+    behind.git(&["fetch", "-q", repository.text(), "main"]);
+    let mut second = start(&host, &behind, "a", &["--batch", "one", "--json"], "true");
+    second.wait_for_errors("and goes on there", SOON);
+    assert!(host.output(&["resume", "supervise"]).status.success());
+    for supervisor in [&mut first, &mut second] {
+        assert_eq!(supervisor.code(SOON), 0, "{}", supervisor.errors());
+    }
 }
 
 #[test]

@@ -229,6 +229,22 @@ fn the_history_says_by_which_anchor() {
 }
 
 #[test]
+fn what_could_not_begin_is_said_with_its_reason() {
+    let (_database, host) = host();
+    let repository = Repository::new();
+    let head = ["supervise", "--run-ids", "a", "--repo", repository.text(), "--", "no-such-program"];
+    let output = host.output(&head);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    for said in [said(&output), String::from_utf8_lossy(&output.stdout).into_owned()] {
+        assert!(said.contains("No such file"), "{said}");
+    }
+    let host = host.with("AUTONOMOUS_RUNS_DIR", "/proc/none");
+    let output = host.output(&head);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(said(&output).contains("/proc/none") && said(&output).contains("runs_dir"), "{}", said(&output));
+}
+
+#[test]
 fn what_may_not_be_touched_is_found_out() {
     let (_database, host) = host();
     let repository = Repository::new();

@@ -54,8 +54,9 @@ fn machines_share_a_list_and_run_each_once() {
 fn killed_in_the_middle_and_started_again_it_finishes_the_rest() {
     let (database, host) = host();
     let repository = Repository::new();
+    // Not all at once: some are at work at any moment.
     let script =
-        r#"echo "$1" > mine; test "$2" != 1 || test -e "$HOME/go" || sleep 0.$((RANDOM % 5 + 1)) || true; sleep 0.3"#;
+        r#"echo "$1" > mine; echo "$2 $SYSTOLE_PREDECESSOR_SNAPSHOT" >> "$SYSTOLE_RUN_DIR/told"; sleep "0.${1#r}""#;
     let mut first = start(&host, &repository, &runs(30), &[], script);
     eventually("some have ended", SOON, || {
         let query = "SELECT count(*) FILTER (WHERE status = 'COMPLETED') >= 8 AND count(*) FILTER (WHERE status = 'RUNNING') > 4";
@@ -72,6 +73,11 @@ fn killed_in_the_middle_and_started_again_it_finishes_the_rest() {
         "{}",
         first.errors()
     );
+    let sockets = host.state.path().join("state/sockets");
+    let crashed = "SELECT right(replace(instance_id::text, '-', ''), 16) FROM systole.executor_instances WHERE status = 'CRASHED'";
+    for name in column(&database, crashed) {
+        assert!(!sockets.join(format!("{name}.sock")).exists(), "nobody is there any more to speak to");
+    }
     let audit = host.output(&["audit"]);
     assert_eq!(audit.status.code(), Some(0), "{audit:?}");
     let once = "SELECT count(*) FROM systole.executor_instances WHERE status = 'COMPLETED'";
@@ -79,6 +85,10 @@ fn killed_in_the_middle_and_started_again_it_finishes_the_rest() {
     let crashed = column(&database, "SELECT run_id FROM systole.executor_instances WHERE status = 'CRASHED'");
     assert!((1..=8).contains(&crashed.len()), "{crashed:?}");
     for run in crashed {
+        // Whoever else keeps that at the same moment.
+        let told = std::fs::read_to_string(host.state.path().join("state/runs").join(&run).join("told")).unwrap();
+        let has_work = told.starts_with("1 ");
+        assert!(!has_work || told.ends_with(&format!("2 refs/systole/{run}/1\n")), "{run}: {told}");
         assert_eq!(repository.file(&format!("refs/systole/{run}/2"), "mine"), Some(format!("{run}\n")));
     }
 }

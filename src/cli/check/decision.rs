@@ -10,6 +10,7 @@ use crate::guard::remains::{Known, Trace};
 use crate::ids::RunId;
 use crate::instance::Holder;
 use crate::outcome::{End, InstanceStatus};
+use crate::run::batch;
 use crate::run::store::HolderView;
 
 /// What somebody is about to do.
@@ -121,6 +122,11 @@ impl Findings {
             );
             return Advice { decision: Decision::StopFirst, reason, next: format!("systole check {run}") };
         }
+        let is_in_batch = self.queue.as_deref() == Some(batch::QUEUE);
+        if is_in_batch && self.status.as_deref() == Some("QUEUED") {
+            let reason = format!("run \"{run}\" is QUEUED in a batch: a systole supervise starts it in its turn");
+            return Advice { decision: Decision::Attach, reason, next: format!("systole status {run}") };
+        }
         let reason = match (self.status.as_deref(), &self.queue) {
             (None, _) => format!("nobody holds run \"{run}\"; it is new"),
             (Some("QUEUED"), Some(queue)) => format!(
@@ -144,7 +150,7 @@ impl Findings {
         let next = match (self.intent, &self.queue) {
             (Intent::Monitor, _) | (Intent::Validate, _) if self.status.is_some() => format!("systole status {run}"),
             (Intent::Monitor, _) => "systole status".to_owned(),
-            (_, Some(_)) if has_ended => format!("systole retry {run}"),
+            (_, Some(queue)) if has_ended && queue != batch::QUEUE => format!("systole retry {run}"),
             _ => launch,
         };
         Advice { decision, reason, next }
@@ -241,6 +247,9 @@ mod tests {
         expect(&ended(Intent::Validate, None), Decision::Launch, "systole status r", "it is FAILED");
         let queued = Findings { status: Some("QUEUED".to_owned()), ..ended(Intent::Launch, Some("q")) };
         expect(&queued, Decision::Launch, RUN, "a node starts it");
+        let in_batch = Findings { queue: Some("supervise".to_owned()), ..queued };
+        expect(&in_batch, Decision::Attach, "systole status r", "QUEUED in a batch");
+        expect(&ended(Intent::Launch, Some("supervise")), Decision::Launch, RUN, "it is FAILED");
     }
 
     #[test]

@@ -61,6 +61,8 @@ struct Line {
     worktree: Option<PathBuf>,
     /// The ref in the repository that has the work of that, if there was any.
     work: Option<String>,
+    /// It is not kept yet: it is in the worktree alone.
+    is_unkept: bool,
     /// Where its output is, if it was on this host, or the folder is shared.
     log: Option<PathBuf>,
     /// What the work of any of its attempts has touched, and the anchor does not allow.
@@ -105,15 +107,20 @@ impl Summary {
                 print::or_dash(tenure.map(|tenure| tenure.attempt)),
                 print::or_dash(tenure.map(|tenure| span(tenure.seconds))),
                 print::or_dash(tenure.map(|tenure| &tenure.executor_id)),
-                print::or_dash(line.work.as_ref()),
+                print::or_dash(line.work.as_deref().or(line.is_unkept.then_some("(only in its worktree)"))),
                 print::or_dash(line.log.as_ref().map(|path| path.display())),
             ]
         };
         let headers = ["RUN", "STATUS", "ATTEMPT", "TOOK", "EXECUTOR", "WORK KEPT AS", "LOG"];
         let rows = print::rows(&headers, self.runs.iter().map(row).collect());
         let some = |count: usize, what: &str| if count > 0 { format!(", {count} {what}") } else { String::new() };
+        let reason = |line: &Line| {
+            let reason = line.look.tenure.as_ref()?.reason.as_ref()?;
+            Some(format!("{}: {}\n", line.look.run_id, print::plain(reason)))
+        };
+        let reasons: String = self.runs.iter().filter_map(reason).collect();
         format!(
-            "{rows}\nbatch {}: {} of {} completed{}{}, in {}{}\n",
+            "{rows}\n{reasons}batch {}: {} of {} completed{}{}, in {}{}\n",
             self.batch,
             self.completed,
             self.runs.len(),
@@ -144,7 +151,7 @@ impl Summary {
 
 /// What is to be found of attempts here.
 struct Known {
-    worktrees: BTreeMap<Uuid, PathBuf>,
+    worktrees: BTreeMap<Uuid, Record>,
     works: Result<BTreeMap<Uuid, Work>, WorkspaceError>,
 }
 
@@ -152,18 +159,21 @@ impl Known {
     fn of(scene: &Scene<'_>) -> Known {
         let records = Record::all(&scene.place.state).into_iter();
         Known {
-            worktrees: records.map(|record| (record.instance_id.0, record.path)).collect(),
+            worktrees: records.map(|record| (record.instance_id.0, record)).collect(),
             works: workspace::works(&scene.repository),
         }
     }
 
     fn line(&self, look: Look, scene: &Scene<'_>) -> Line {
-        let mut line = Line { look, worktree: None, work: None, log: None, out_of_bounds: Vec::new() };
+        let mut line =
+            Line { look, worktree: None, work: None, is_unkept: false, log: None, out_of_bounds: Vec::new() };
         let Some(tenure) = &line.look.tenure else { return line };
         // A repository that cannot be read is no reason to keep the rest from being told.
         let works = self.works.as_ref().ok();
         line.work = works.and_then(|works| works.get(&tenure.instance_id)).map(|work| work.name.clone());
-        line.worktree = self.worktrees.get(&tenure.instance_id).cloned();
+        let record = self.worktrees.get(&tenure.instance_id);
+        line.worktree = record.map(|record| record.path.clone());
+        line.is_unkept = tenure.ended_at.is_some() && record.is_some_and(Record::is_unkept);
         let run_id = line.look.run_id.parse::<RunId>().ok();
         let log = run_id.map(|run_id| output::log_of(&scene.runs_dir, &run_id, tenure.attempt));
         line.log = log.filter(|log| log.exists());
