@@ -13,7 +13,7 @@ use super::{SOON, host, worktrees};
 
 /// An anchor that allows eight workers, and whatever else is in `more`.
 pub(super) fn anchor(repository: &Repository, more: &str) -> PathBuf {
-    let path = repository.path().with_extension("anchor.json");
+    let path = repository.path().join(".git/anchor.json");
     let allowed = r#""parallelism_isolation": {"allowed": true, "max_workers": 8}"#;
     std::fs::write(&path, format!(r#"{{"version": 2, "repo": {:?}, {allowed}{more}}}"#, repository.text())).unwrap();
     path
@@ -132,7 +132,7 @@ fn parallel_work_without_leave_is_refused_before_anything_is_queued() {
         }
     };
     let written = |name: &str, text: &str| {
-        let path = repository.path().with_extension(name);
+        let path = repository.path().join(".git").join(name);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     };
