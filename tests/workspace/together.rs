@@ -117,6 +117,26 @@ fn what_one_machine_dies_of_another_finishes() {
     );
 }
 
+/// Whoever works on the runs waits, and so does whoever looks at them.
+#[test]
+fn a_database_that_goes_away_in_the_middle_costs_nothing() {
+    let (database, mut server) = Database::on_own_server();
+    let home = tempfile::tempdir().unwrap();
+    let host = Systole::on(&database).with("HOME", home.path().to_str().unwrap());
+    let repository = Repository::new();
+    let script = r#"until test -e "$HOME/go"; do sleep 0.05; done"#;
+    let mut supervisor = start(&host, &repository, "a,b", &["--workers", "1", "--json"], script);
+    supervisor.wait_for_errors("run \"a\" attempt 1 as", SOON);
+    server.crash();
+    supervisor.wait_for_errors("cannot be reached", SOON);
+    server.start();
+    std::fs::write(home.path().join("go"), "").unwrap();
+    assert_eq!(supervisor.code(SOON * 2), 0, "{}", supervisor.errors());
+    let summary: Value = serde_json::from_str(&supervisor.output()).unwrap();
+    assert_eq!((&summary["completed"], &summary["left"]), (&Value::from(2), &Value::from(0)), "{summary}");
+    assert_eq!(column(&database, "SELECT status || attempt FROM systole.executor_instances"), ["COMPLETED1"; 2]);
+}
+
 #[test]
 fn a_second_signal_gives_back_what_runs() {
     let (database, host) = host();
