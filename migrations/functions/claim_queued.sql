@@ -7,6 +7,9 @@
 -- has set its count of crashes to zero: then it is told of its predecessor as well, and begins afresh.
 DROP FUNCTION IF EXISTS claim_queued(
     integer[], uuid[], bytea[], text, text, integer, text, text, bigint, text, bigint);
+-- An earlier one told less.
+DROP FUNCTION IF EXISTS claim_queued(
+    text[], jsonb, text[], boolean, uuid[], bytea[], text, text, integer, text, text, bigint, text, bigint, text);
 CREATE OR REPLACE FUNCTION claim_queued(
     p_queues text[], p_labels jsonb, p_commands text[], p_starts_anything boolean,
     p_instance_ids uuid[], p_death_secret_hashes bytea[],
@@ -14,7 +17,8 @@ CREATE OR REPLACE FUNCTION claim_queued(
     p_containment text, p_stale_after_ms bigint, p_version text
 ) RETURNS TABLE (
     run_id text, instance_id uuid, fence bigint, attempt integer, predecessor jsonb, purpose text,
-    timeout_seconds float8, stall_timeout_seconds float8, command text, argv text[], env jsonb, meta jsonb
+    timeout_seconds float8, stall_timeout_seconds float8, command text, argv text[], env jsonb, meta jsonb,
+    queue text, waited_seconds float8
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -32,6 +36,22 @@ BEGIN
      WHERE NOT EXISTS (SELECT FROM executor_instances i WHERE i.instance_id = s.id);
     v_free := coalesce(cardinality(v_slots), 0);
 
+    -- What was granted before.
+    IF v_free < cardinality(p_instance_ids) THEN
+        RETURN QUERY
+            SELECT i.run_id, i.instance_id, i.fence, i.attempt,
+                   CASE WHEN (b.p).cause IS NOT NULL THEN holder(b.p, v_now) || jsonb_build_object('afresh', r.crashes = 0) END, i.purpose,
+                   extract(epoch FROM r.timeout)::float8, extract(epoch FROM r.stall_timeout)::float8,
+                   s.command, s.argv, s.env, s.meta, l.queue, extract(epoch FROM i.started_at - r.available_at)::float8
+              FROM executor_instances i
+              JOIN runs r ON r.run_id = i.run_id
+              JOIN lanes l ON l.lane_id = r.lane_id
+              LEFT JOIN run_specs s ON s.run_id = i.run_id
+              LEFT JOIN LATERAL (SELECT p FROM executor_instances p
+                                  WHERE p.run_id = i.run_id AND p.attempt = i.attempt - 1 AND p.cause IS NOT NULL OFFSET 0) b ON true
+             WHERE i.instance_id = ANY (p_instance_ids) AND i.ended_at IS NULL;
+    END IF;
+
     -- What has come due, some of it at a time.
     UPDATE runs r SET claim_order = r.available_at - r.priority * interval '1 minute'
      WHERE r.run_id IN (SELECT c.run_id FROM runs c
@@ -44,6 +64,7 @@ BEGIN
         -- Whoever does not get it looks again next time.
         v_limited := ARRAY(SELECT q.queue FROM queues q
                             WHERE q.running_max IS NOT NULL AND q.queue = ANY (p_queues) FOR UPDATE SKIP LOCKED);
+        RETURN QUERY
         WITH served AS MATERIALIZED (
             SELECT l.lane_id, l.queue FROM lanes l
              WHERE l.queue = ANY (p_queues) AND has_labels(p_labels, l.requirements)
@@ -66,7 +87,7 @@ BEGIN
                  ORDER BY r.claim_order LIMIT least(v_free, o.room) FOR NO KEY UPDATE SKIP LOCKED) AS next
              WHERE o.room > 0
         ), picked AS MATERIALIZED (
-            SELECT c.run_id, row_number() OVER (ORDER BY c.claim_order, c.run_id) AS n
+            SELECT c.run_id, c.queue, row_number() OVER (ORDER BY c.claim_order, c.run_id) AS n
               FROM (SELECT l.*, row_number() OVER (PARTITION BY l.queue ORDER BY l.claim_order) AS within FROM locked l) c
              WHERE c.within <= c.room
              ORDER BY c.claim_order, c.run_id LIMIT v_free
@@ -75,49 +96,48 @@ BEGIN
                SET status = 'RUNNING', attempt = r.attempt + 1, updated_at = v_now,
                    fence = greatest(r.fence, (SELECT s.fence_floor FROM settings s), floor(extract(epoch FROM v_now) * 1000000)::bigint - 1) + 1
               FROM picked p WHERE r.run_id = p.run_id
-            RETURNING r.run_id, r.attempt, r.fence, r.purpose, v_slots[p.n] AS slot
+            RETURNING r.run_id, r.attempt, r.fence, r.purpose, r.timeout, r.stall_timeout, r.available_at, r.crashes = 0 AS afresh,
+                      p.queue, p_instance_ids[v_slots[p.n]] AS instance_id, p_death_secret_hashes[v_slots[p.n]] AS death_secret_hash
         ), granted AS (
             INSERT INTO executor_instances
                 (instance_id, run_id, attempt, fence, status, executor_id, host, pid, boot_id, pid_namespace, process_started,
                  containment, purpose, stale_after, death_secret_hash, started_at, last_heartbeat)
-            SELECT p_instance_ids[m.slot], m.run_id, m.attempt, m.fence, 'RUNNING', p_executor_id, p_host, p_pid, p_boot_id,
+            SELECT m.instance_id, m.run_id, m.attempt, m.fence, 'RUNNING', p_executor_id, p_host, p_pid, p_boot_id,
                    p_pid_namespace, p_process_started, p_containment, m.purpose, p_stale_after_ms * interval '1 millisecond',
-                   p_death_secret_hashes[m.slot], v_now, v_now
+                   m.death_secret_hash, v_now, v_now
               FROM moved m
-            RETURNING instance_id, run_id, attempt, fence, purpose
         ), succeeding AS MATERIALIZED (
-            SELECT g.*, b.executor_id AS predecessor, b.cause AS predecessor_cause, b.afresh
-              FROM granted g
-              LEFT JOIN LATERAL (SELECT p.executor_id, p.cause, (SELECT r.crashes = 0 FROM runs r WHERE r.run_id = p.run_id) AS afresh
-                                   FROM executor_instances p
-                                  WHERE p.run_id = g.run_id AND p.attempt = g.attempt - 1 AND p.cause IS NOT NULL OFFSET 0) b ON true
+            SELECT m.*, b.p AS predecessor
+              FROM moved m
+              LEFT JOIN LATERAL (SELECT p FROM executor_instances p
+                                  WHERE m.attempt > 1 AND p.run_id = m.run_id AND p.attempt = m.attempt - 1 AND p.cause IS NOT NULL
+                                 OFFSET 0) b ON true
         ), noted AS (
-            INSERT INTO incidents (kind, cause) SELECT 'takeover', s.predecessor_cause FROM succeeding s WHERE NOT s.afresh
+            INSERT INTO incidents (kind, cause)
+            SELECT 'takeover', (s.predecessor).cause FROM succeeding s WHERE (s.predecessor).cause IS NOT NULL AND NOT s.afresh
+        ), told AS (
+            INSERT INTO run_events (run_id, kind, instance_id, executor_id, fence, detail)
+            SELECT s.run_id, 'claimed', s.instance_id, p_executor_id, s.fence, jsonb_strip_nulls(jsonb_build_object(
+                       'attempt', s.attempt, 'purpose', s.purpose, 'containment', p_containment,
+                       'predecessor', (s.predecessor).executor_id, 'predecessor_cause', (s.predecessor).cause,
+                       'afresh', CASE WHEN (s.predecessor).cause IS NOT NULL AND s.afresh THEN true END))
+              FROM succeeding s
         )
-        INSERT INTO run_events (run_id, kind, instance_id, executor_id, fence, detail)
-        SELECT s.run_id, 'claimed', s.instance_id, p_executor_id, s.fence, jsonb_strip_nulls(jsonb_build_object(
-                   'attempt', s.attempt, 'purpose', s.purpose, 'containment', p_containment,
-                   'predecessor', s.predecessor, 'predecessor_cause', s.predecessor_cause, 'afresh', nullif(s.afresh, false)))
-          FROM succeeding s;
+        SELECT s.run_id, s.instance_id, s.fence, s.attempt,
+               CASE WHEN (s.predecessor).cause IS NOT NULL
+                    THEN holder(s.predecessor, v_now) || jsonb_build_object('afresh', s.afresh) END, s.purpose,
+               extract(epoch FROM s.timeout)::float8, extract(epoch FROM s.stall_timeout)::float8,
+               d.command, d.argv, d.env, d.meta, s.queue, extract(epoch FROM v_now - s.available_at)::float8
+          FROM succeeding s
+          LEFT JOIN run_specs d ON d.run_id = s.run_id;
     END IF;
 
     -- Seen afresh: a run may have been claimed, taken away by force and queued again since our look at it.
-    IF EXISTS (SELECT FROM executor_instances b
-                WHERE b.bars_successor
-                  AND b.run_id = ANY (ARRAY(SELECT g.run_id FROM executor_instances g WHERE g.instance_id = ANY (p_instance_ids) AND g.ended_at IS NULL))) THEN
+    IF EXISTS (SELECT FROM executor_instances b WHERE b.bars_successor)
+       AND EXISTS (SELECT FROM executor_instances b
+                    WHERE b.bars_successor
+                      AND b.run_id = ANY (ARRAY(SELECT g.run_id FROM executor_instances g WHERE g.instance_id = ANY (p_instance_ids) AND g.ended_at IS NULL))) THEN
         RAISE EXCEPTION 'a run was taken away by force while it was being claimed: ask again' USING ERRCODE = 'serialization_failure';
     END IF;
-
-    RETURN QUERY
-        SELECT i.run_id, i.instance_id, i.fence, i.attempt,
-               CASE WHEN b.instance_id IS NOT NULL THEN holder(b.p, v_now) || jsonb_build_object('afresh', r.crashes = 0) END, i.purpose,
-               extract(epoch FROM r.timeout)::float8, extract(epoch FROM r.stall_timeout)::float8,
-               s.command, s.argv, s.env, s.meta
-          FROM executor_instances i
-          JOIN runs r ON r.run_id = i.run_id
-          LEFT JOIN run_specs s ON s.run_id = i.run_id
-          LEFT JOIN LATERAL (SELECT p, p.instance_id FROM executor_instances p
-                              WHERE p.run_id = i.run_id AND p.attempt = i.attempt - 1 AND p.cause IS NOT NULL OFFSET 0) b ON true
-         WHERE i.instance_id = ANY (p_instance_ids) AND i.ended_at IS NULL;
 END
 $$;

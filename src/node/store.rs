@@ -21,10 +21,7 @@ use crate::tenure::{Executor, History, Tenure};
 const BEAT: &str = "-- node.beat
     SELECT drain_requested_by, systole.history() AS history, systole.quarantined_until() AS quarantined_until FROM systole.node_beat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 const CLAIM_QUEUED: &str = "-- node.claim_queued
-    SELECT granted.*, seen.queue, seen.waited_seconds
-      FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS granted
-      LEFT JOIN LATERAL (SELECT lane.queue, extract(epoch FROM clock_timestamp() - run.available_at)::float8 AS waited_seconds
-                           FROM systole.runs run JOIN systole.lanes lane USING (lane_id) WHERE run.run_id = granted.run_id OFFSET 0) seen ON true";
+    SELECT * FROM systole.claim_queued($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 const REAP: &str = "-- node.reap
     SELECT run_id, executor_id, reason FROM systole.reap($1, $2, $3, $4, $5)";
 const PRUNE: &str = "-- node.prune
@@ -99,7 +96,6 @@ pub(crate) struct Assignment {
     pub(crate) predecessor: Option<Holder>,
     /// The run goes on behind a crash, and nobody has queued it anew since.
     pub(crate) is_takeover: bool,
-    /// Empty if it was submitted while the claim was under way, which is too new for the look at it.
     pub(crate) queue: String,
     /// Since it was due.
     pub(crate) waited: Option<Duration>,
@@ -279,7 +275,7 @@ fn assignment(tenure: Tenure, row: &Row) -> Assignment {
         is_takeover: predecessor.as_ref().is_some_and(|value| value["afresh"] != true),
         predecessor: predecessor
             .map(|value| serde_json::from_value(value).expect("holder.sql builds what Holder reads")),
-        queue: row.get::<_, Option<String>>("queue").unwrap_or_default(),
+        queue: row.get("queue"),
         waited: row.get::<_, Option<f64>>("waited_seconds").map(|seconds| Duration::from_secs_f64(seconds.max(0.0))),
         timeout: span("timeout_seconds"),
         stall_timeout: span("stall_timeout_seconds"),
