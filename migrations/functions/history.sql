@@ -66,6 +66,8 @@ BEGIN
 END
 $$;
 CREATE OR REPLACE FUNCTION quarantined_until() RETURNS timestamptz
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
-    SELECT quarantine(s) FROM settings s
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN (SELECT quarantine(s) FROM settings s);
+END
 $$;
