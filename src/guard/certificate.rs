@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use rand::TryRngCore;
+use rand::rngs::OsRng;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -29,7 +31,7 @@ impl DeathSecret {
     /// A fresh one, of the kernel's randomness.
     pub(crate) fn random() -> io::Result<DeathSecret> {
         let mut secret = [0; 32];
-        File::open("/dev/urandom")?.read_exact(&mut secret)?;
+        OsRng.try_fill_bytes(&mut secret).map_err(io::Error::other)?;
         Ok(DeathSecret(secret))
     }
 
