@@ -35,7 +35,7 @@ use crate::instance::{AcquireError, ClaimRequest, ConnectError, Coordinator, Hol
 use crate::log::{self, What};
 use crate::outcome::Cause;
 use crate::state_dir::{StateDir, StateDirError};
-use crate::supervise::{ProgressSocket, Signals, Surroundings, environment};
+use crate::supervise::{BoundSocket, ProgressSocket, Signals, Surroundings, environment};
 use crate::tenure::Tenure;
 use local_lock::LocalLock;
 
@@ -165,8 +165,13 @@ pub(crate) async fn carry_out(
 ) -> Result<Conclusion, AttemptError> {
     let instance_id = granted.tenure.instance_id;
     job.granted(&granted.tenure);
-    // Armed before the first heartbeat: from here on, whatever happens to us ends in a certificate.
-    let armed = guard.arm(granted.arming(job, coordinator)).await;
+    // Armed before the first heartbeat: from here on, whatever happens to us ends in a certificate. Files take a moment
+    // to be created: that of the guard and ours are created together.
+    let bind = async { BoundSocket::bind(job.state.socket(&socket_name(instance_id)).ok()?).ok() };
+    // A guard that was made long ago may have been stopped since.
+    let arm = tokio::time::timeout(job.timing.attempt_timeout, guard.arm(granted.arming(job, coordinator)));
+    let (armed, socket) = tokio::join!(arm, bind);
+    let armed = armed.unwrap_or(Err(GuardError::Mute));
     let lease = coordinator.hold(granted.tenure, granted.predecessor).await?;
     if let Err(error) = armed {
         // Nothing was started: give the run back before the error is told.
@@ -179,10 +184,9 @@ pub(crate) async fn carry_out(
     job.say(What::AttemptStarted, format_args!("run \"{}\" attempt {attempt} as {executor_id}", job.run_id));
 
     let told = lease.progress_teller();
-    let socket = job.state.socket(&socket_name(instance_id))?;
     // Without a socket the command works all the same; what it tells of its progress fails there.
     let progress =
-        ProgressSocket::listen(socket, move |report| told(report.progress, report.message.map(String::from))).ok();
+        socket.map(|socket| socket.listen(move |report| told(report.progress, report.message.map(String::from))));
     let mut environment = surroundings(job, &lease, executor_id, progress.as_ref());
     let mut workspace = None;
     match place::open(job, &lease, executor_id, &mut signals).await {

@@ -11,6 +11,9 @@ pub(crate) enum GuardError {
     /// Not even the weakest containment could be had.
     #[error("the command cannot be contained here: {0}")]
     Unready(String),
+    /// It lives, and says nothing: stopped, or without a processor.
+    #[error("the guard process does not answer")]
+    Mute,
     /// It ended although nobody asked it to: killed, or out of memory.
     #[error("the guard process is gone")]
     Gone,

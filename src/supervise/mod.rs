@@ -8,5 +8,5 @@ mod signals;
 
 pub(crate) use environment::{Surroundings, environment};
 pub(crate) use ladder::{Ladder, Rung};
-pub(crate) use progress::{Message, ProgressSocket, Report, tell_progress};
+pub(crate) use progress::{BoundSocket, Message, ProgressSocket, Report, tell_progress};
 pub(crate) use signals::{Origin, Signals};

@@ -68,18 +68,33 @@ struct Answer {
     error: Option<String>,
 }
 
+/// The supervisor's end, to which nobody listens yet; removed from the file system when dropped.
+#[derive(Debug)]
+pub(crate) struct BoundSocket {
+    file: SocketFile,
+    listener: UnixListener,
+}
+
 /// The supervisor's end: listens as long as it lives, and is removed from the file system when dropped.
 #[derive(Debug)]
 pub(crate) struct ProgressSocket {
-    path: PathBuf,
+    file: SocketFile,
     listening: JoinHandle<()>,
 }
 
-impl ProgressSocket {
-    /// Listens. `take` has each report before its sender hears that it was taken. The path must be in a folder that only
-    /// this user can enter.
-    pub(crate) fn listen(path: PathBuf, take: impl Fn(Report) + Clone + Send + 'static) -> io::Result<ProgressSocket> {
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl BoundSocket {
+    /// The path must be in a folder that only this user can enter.
+    pub(crate) fn bind(path: PathBuf) -> io::Result<BoundSocket> {
         let listener = UnixListener::bind(&path)?;
+        Ok(BoundSocket { file: SocketFile(path), listener })
+    }
+
+    /// Listens. `take` has each report before its sender hears that it was taken.
+    pub(crate) fn listen(self, take: impl Fn(Report) + Clone + Send + 'static) -> ProgressSocket {
+        let BoundSocket { file, listener } = self;
         let listening = tokio::spawn(async move {
             loop {
                 match listener.accept().await {
@@ -93,18 +108,25 @@ impl ProgressSocket {
                 }
             }
         });
-        Ok(ProgressSocket { path, listening })
+        ProgressSocket { file, listening }
     }
+}
 
+impl ProgressSocket {
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.file.0
     }
 }
 
 impl Drop for ProgressSocket {
     fn drop(&mut self) {
         self.listening.abort();
-        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
