@@ -10,16 +10,17 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Shared;
+use super::berth::Berth;
 use super::telling::Attempt;
 use super::turns::Turn;
 use crate::attempt::{self, AttemptError, Conclusion, Granted, Job};
+use crate::guard::GuardError;
 use crate::guard::certificate::DeathSecret;
-use crate::guard::{Guard, Outlet, Preparation};
 use crate::ids::RunId;
 use crate::log::{self, About, What};
 use crate::node::store::Assignment;
 use crate::outcome::{End, InstanceStatus};
-use crate::output::{self, Recorder};
+use crate::output::{self, Recorder, Written};
 use crate::supervise::Signals;
 use crate::workspace::artifacts;
 
@@ -44,6 +45,7 @@ pub(super) async fn carry_out(
     shared: Arc<Shared>,
     assignment: Assignment,
     secret: DeathSecret,
+    spare: Option<Berth>,
     turn: Turn,
     signals: Signals,
 ) -> Report {
@@ -51,7 +53,7 @@ pub(super) async fn carry_out(
     let about = About { run: Some(tenure.run_id.as_str()), attempt: Some(tenure.attempt), fence: Some(tenure.fence) };
     let name = format!("run \"{}\" attempt {}", tenure.run_id, tenure.attempt);
     let counted = Attempt::begin(shared.setup.target.metrics(), &assignment);
-    let concluded = attempt_at(&shared, assignment, secret, turn, signals).await;
+    let concluded = attempt_at(&shared, assignment, secret, spare, turn, signals).await;
     counted.ended(&concluded);
     match concluded {
         Ok(conclusion) => {
@@ -78,6 +80,7 @@ async fn attempt_at(
     shared: &Shared,
     assignment: Assignment,
     secret: DeathSecret,
+    spare: Option<Berth>,
     turn: Turn,
     signals: Signals,
 ) -> Result<Conclusion, AttemptError> {
@@ -102,15 +105,19 @@ async fn attempt_at(
         }
     };
     let prepared = async {
+        let Berth { mut guard, written, .. } = match spare {
+            Some(berth) => berth,
+            None => Berth::make(setup, instance_id)?,
+        };
         // A disk that does not take it costs output, and never the run: the recorder says so.
         let (runs_dir, run) = (setup.runs_dir.clone(), run_id.clone());
         let run_dir =
             tokio::task::spawn_blocking(move || artifacts::make_folder(&runs_dir, &run).ok()).await.ok().flatten();
-        let (recorder, outlet) = record(shared, &run_id, tenure.attempt)
+        let recorder = record(shared, written, &run_id, tenure.attempt)
             .await
             .map_err(|error| AttemptError::Log { path: setup.runs_dir.clone(), error })?;
-        let mut guard = Guard::start(Preparation { instance_id, wish: setup.containment, own_session: true }, outlet)?;
-        let secured = guard.ready().await?;
+        let ready = tokio::time::timeout(setup.timing.attempt_timeout, guard.ready()).await;
+        let secured = ready.unwrap_or(Err(GuardError::Mute))?;
         Ok((guard, secured, recorder, run_dir))
     };
     let (guard, secured, recorder, run_dir) = match prepared.await {
@@ -149,9 +156,9 @@ async fn attempt_at(
     concluded
 }
 
-/// Where the command's output goes, with the thread that records it. A disk that is full is said once, by whoever meets it
+/// The thread that records what the command writes. A disk that is full is said once, by whoever meets it
 /// first, until it takes something again.
-async fn record(shared: &Shared, run_id: &RunId, attempt: i32) -> io::Result<(Recorder, Outlet)> {
+async fn record(shared: &Shared, written: Written, run_id: &RunId, attempt: i32) -> io::Result<Recorder> {
     let path = output::log_of(&shared.setup.runs_dir, run_id, attempt);
     let is_disk_full = shared.is_disk_full.clone();
     let trouble = move |path: &Path, error: Option<&io::Error>| match error {
@@ -166,8 +173,7 @@ async fn record(shared: &Shared, run_id: &RunId, attempt: i32) -> io::Result<(Re
         Some(_) => {}
         None => is_disk_full.store(false, Ordering::Relaxed),
     };
-    let (recorder, pipes) = Recorder::start(path, shared.setup.log_bytes_max, trouble).await?;
-    Ok((recorder, Outlet::pipes(pipes.out, pipes.err)?))
+    Recorder::start(written, path, shared.setup.log_bytes_max, trouble).await
 }
 
 /// The node's own variables out, but for a few or all of them; the run's in.

@@ -42,7 +42,10 @@ impl Node {
         let wanted = if self.phase == Phase::Working { self.room().saturating_sub(self.claimer.in_doubt()) } else { 0 };
         let takes_more = self.phase == Phase::Working;
         let asked = wanted + self.claimer.in_doubt();
-        let fresh = match (0..wanted).map(|_| turns::fresh_slot()).collect() {
+        // The first in line takes the berth that is ready.
+        let spare = if wanted > 0 { self.spare_slot() } else { None };
+        let others = (usize::from(spare.is_some())..wanted).map(|_| turns::fresh_slot());
+        let fresh = match spare.into_iter().map(Ok).chain(others).collect() {
             Ok(fresh) => fresh,
             Err(error) => return log::say(What::Scarce, format_args!("no randomness could be had: {error}")),
         };
@@ -75,5 +78,6 @@ impl Node {
         for (assignment, slot) in assignments {
             self.start(assignment, slot);
         }
+        self.spare_is_known();
     }
 }

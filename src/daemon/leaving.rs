@@ -103,6 +103,9 @@ impl Node {
 
     /// Says that it is gone; an error if something of it is not over yet for the database.
     pub(super) async fn say_goodbye(&mut self) -> Result<(), AttemptError> {
+        if let Some(spare) = self.spare.take() {
+            spare.dismiss().await;
+        }
         let registration = self.claimer.registration();
         let answer = self.link.call(async |session| store::beat(session, registration, 0, NodeState::Gone).await).await;
         self.tell(NodeState::Gone, &answer);

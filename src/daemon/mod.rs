@@ -9,6 +9,7 @@
 //! One process, one executor: all its runs share one heartbeat statement and one identity.
 
 mod assignment;
+mod berth;
 mod claiming;
 mod host;
 mod leaving;
@@ -44,6 +45,7 @@ use crate::supervise::{Origin, Signals};
 use crate::tenure::{History, Tenure};
 
 pub(crate) use assignment::Report;
+use berth::Spare;
 pub(crate) use leaving::Leave;
 use leaving::Phase;
 use outputs::Outputs;
@@ -114,6 +116,8 @@ struct Node {
     running: JoinSet<Report>,
     /// How to speak to each attempt, by its task.
     attempts: HashMap<Id, (Arc<Tenure>, Orders)>,
+    spare: Option<Spare>,
+    spare_due: Instant,
     phase: Phase,
     /// How many signals have asked it to go.
     signals: u32,
@@ -182,6 +186,8 @@ pub(crate) async fn run(mut setup: Setup) -> Result<(), AttemptError> {
         claimer: Claimer::new(registration, containment),
         running: JoinSet::new(),
         attempts: HashMap::new(),
+        spare: None,
+        spare_due: now,
         phase: Phase::Starting,
         signals: 0,
         left_behind: 0,
@@ -233,13 +239,16 @@ impl Node {
             _ => None,
         };
         let tell = self.has_given_back.then(Instant::now);
-        let dues = [Some(self.sweep_due), Some(self.beat_due), claim, halt, tell];
+        let spare = self.lacks_spare().then_some(self.spare_due);
+        let dues = [Some(self.sweep_due), Some(self.beat_due), claim, halt, tell, spare];
         dues.into_iter().flatten().min().expect("there is a sweep")
     }
 
     async fn due(&mut self) {
-        guard::reap();
         let now = Instant::now();
+        if self.sweep_due <= now {
+            guard::reap();
+        }
         if let Phase::Draining { until } = self.phase
             && until <= now
         {
@@ -249,7 +258,7 @@ impl Node {
         if self.beat_due <= now && !self.beat().await {
             // Whatever else is asked of it now would only keep us from hearing signals.
             let later = Instant::now() + RETRY_PAUSE;
-            for due in [&mut self.beat_due, &mut self.sweep_due, &mut self.claim_due] {
+            for due in [&mut self.beat_due, &mut self.sweep_due, &mut self.claim_due, &mut self.spare_due] {
                 *due = later.max(*due);
             }
             return;
@@ -265,6 +274,7 @@ impl Node {
         if std::mem::take(&mut self.has_given_back) {
             self.tell_of_what_is_queued().await;
         }
+        self.keep_spare();
     }
 
     fn heard(&mut self, heard: Result<Hint, broadcast::error::RecvError>) {
@@ -317,8 +327,8 @@ impl Node {
         let secret = slot.secret.expect("a slot of a node has one");
         let (orders, heard) = mpsc::channel(8);
         let tenure = Arc::new(assignment.tenure.clone());
-        let turn = self.shared.turns.take();
-        let attempt = assignment::carry_out(self.shared.clone(), assignment, secret, turn, Signals::from(heard));
+        let (spare, turn) = (self.spare_of(&slot), self.shared.turns.take());
+        let attempt = assignment::carry_out(self.shared.clone(), assignment, secret, spare, turn, Signals::from(heard));
         let task = self.running.spawn(attempt);
         self.attempts.insert(task.id(), (tenure, orders));
     }

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
@@ -134,6 +135,13 @@ impl Guard {
     pub(crate) fn has_spoken(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         is_whole(&self.unread) || matches!(recv(&self.socket, &mut [0; 1], flags), Ok((1.., _)))
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut socket = [PollFd::new(&self.socket, PollFlags::empty())];
+        poll(&mut socket, Some(&now)) != Ok(0)
     }
 
     /// Kills the guard, if it still is there, and whatever it guarded. Blocks for up to `patience`; true if all is dead.

@@ -17,5 +17,5 @@ mod tail;
 pub(crate) use place::{forget, log_of, newest_log};
 pub(crate) use plain::Plain;
 pub(crate) use reader::{Follower, Found};
-pub(crate) use recorder::{Recorder, Recording};
+pub(crate) use recorder::{Pipes, Recorder, Recording, Written};
 pub(crate) use tail::{TAIL_MAX, continued_at};

@@ -28,6 +28,19 @@ pub(crate) struct Pipes {
     pub(crate) err: PipeWriter,
 }
 
+/// The other ends: what it has written.
+pub(crate) struct Written {
+    out: PipeReader,
+    err: PipeReader,
+}
+
+impl Pipes {
+    pub(crate) fn open() -> io::Result<(Pipes, Written)> {
+        let ((out_end, out), (err_end, err)) = (io::pipe()?, io::pipe()?);
+        Ok((Pipes { out, err }, Written { out: out_end, err: err_end }))
+    }
+}
+
 /// Records what one attempt writes, until all its writers are gone, or this is dropped.
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -63,11 +76,12 @@ pub(crate) struct Snapshot {
 impl Recorder {
     /// Begins the log. `trouble` hears when the disk does not take it, and with `None` when it does again.
     pub(crate) async fn start(
+        Written { out, err }: Written,
         path: PathBuf,
         bytes_max: u64,
         trouble: impl Fn(&Path, Option<&io::Error>) + Send + 'static,
-    ) -> io::Result<(Recorder, Pipes)> {
-        let ((out, out_end), (err, err_end), (until, until_end)) = (io::pipe()?, io::pipe()?, io::pipe()?);
+    ) -> io::Result<Recorder> {
+        let (until, until_end) = io::pipe()?;
         let recording = Arc::new(Recording { path: path.clone(), kept: Mutex::default() });
         let (began, has_begun) = oneshot::channel();
         let (end, ended) = oneshot::channel();
@@ -86,7 +100,7 @@ impl Recorder {
             let _ = end.send(());
         })?;
         has_begun.await.unwrap_or_else(|_| Err(io::Error::other("the thread for its log has ended")))?;
-        Ok((Recorder { recording, ended, _until: until_end }, Pipes { out: out_end, err: err_end }))
+        Ok(Recorder { recording, ended, _until: until_end })
     }
 
     pub(crate) fn recording(&self) -> Arc<Recording> {
@@ -220,7 +234,8 @@ mod tests {
 
     fn record(path: &Path) -> (tokio::runtime::Runtime, Recorder, Pipes) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (recorder, pipes) = runtime.block_on(Recorder::start(path.to_owned(), 1 << 20, |_, _| {})).unwrap();
+        let (pipes, written) = Pipes::open().unwrap();
+        let recorder = runtime.block_on(Recorder::start(written, path.to_owned(), 1 << 20, |_, _| {})).unwrap();
         (runtime, recorder, pipes)
     }
 

@@ -12,6 +12,7 @@ mod logging;
 mod logs;
 mod observed;
 mod queueing;
+mod ready;
 mod working;
 
 use std::time::Duration;
