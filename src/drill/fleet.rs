@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_dea
 
 use super::error::DrillError;
 use super::host::Host;
-use super::processes::{guards, marked};
+use super::processes::{guards, is_at_work, marked};
 use super::server::Server;
 use super::{HOSTS, SCHEMA, SLOTS, TIMING};
 
@@ -144,9 +144,10 @@ impl Fleet {
         self.places[number].node.as_ref().map(Pid::from_child)
     }
 
-    /// The guards of a host's node.
+    /// The guards of what runs on a host.
     pub(super) fn guards(&self, number: usize) -> Vec<Pid> {
-        self.pid(number).map(guards).unwrap_or_default()
+        let guards = self.pid(number).map(guards).unwrap_or_default();
+        guards.into_iter().filter(|guard| is_at_work(*guard)).collect()
     }
 
     /// The hosts that can be struck: those with work before those without, in the order of their names.
@@ -168,7 +169,7 @@ impl Fleet {
     /// kill -9 of the node and all its guards, none of whom is left to see the others' end.
     pub(super) fn kill_with_guards(&mut self, number: usize) {
         self.signal(number, Signal::STOP);
-        for guard in self.guards(number) {
+        for guard in self.pid(number).map(guards).unwrap_or_default() {
             let _ = kill_process(guard, Signal::KILL);
         }
         self.kill(number);

@@ -53,6 +53,11 @@ pub(super) fn guards(node: Pid) -> Vec<Pid> {
     children(node).into_iter().filter(|child| is_guard(*child)).collect()
 }
 
+/// Whether it guards a command: in the tree of one that waits for its run there is an init, still of its name, and nobody else.
+pub(super) fn is_at_work(guard: Pid) -> bool {
+    children(guard).into_iter().any(|init| !is_guard(init) || !children(init).is_empty())
+}
+
 /// Whether it bears the name of a guard: numbers are used again.
 pub(super) fn is_guard(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "deadman") && lives(pid)
