@@ -49,6 +49,10 @@ impl Guard {
         match *self {}
     }
 
+    pub(crate) fn is_gone(&self) -> bool {
+        match *self {}
+    }
+
     pub(crate) fn destroy(&mut self, _: Duration) -> bool {
         match *self {}
     }
