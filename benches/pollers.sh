@@ -12,7 +12,7 @@ seconds=20
 for pgbench in /usr/lib/postgresql/*/bin/pgbench; do :; done # the newest
 psql "$url" -qAt -o /dev/null -c "SELECT systole.submit('r' || n, command => 'noop') FROM generate_series(1, $running) n" \
     -c "SELECT systole.claim_queued('{default}', '{}', '{noop}', false, ARRAY(SELECT gen_random_uuid() FROM generate_series(1, $running)),
-            array_fill(NULL::bytea, ARRAY[$running]), '1@h', 'h', 1, NULL, NULL, NULL, 'none', 600000, '1000.0.0') WHERE $running > 0"
+            array_fill(NULL::bytea, ARRAY[$running]), '1@h', 'h', 1, NULL, NULL, NULL, 'none', 60000, '1000.0.0') WHERE $running > 0"
 
 cat >"$dir/claim.sql" <<SQL
 SELECT systole.claim_queued('{default}', '{}', '{noop}', false, ARRAY[gen_random_uuid(), gen_random_uuid()], ARRAY[NULL, NULL]::bytea[],
