@@ -167,7 +167,7 @@ pub(crate) async fn carry_out(
     job.granted(&granted.tenure);
     // Armed before the first heartbeat: from here on, whatever happens to us ends in a certificate. Files take a moment
     // to be created: that of the guard and ours are created together.
-    let bind = async { BoundSocket::bind(job.state.socket(&socket_name(instance_id)).ok()?).ok() };
+    let bind = async { job.state.socket(&socket_name(instance_id)).map(|path| BoundSocket::bind(path).ok()) };
     // A guard that was made long ago may have been stopped since.
     let arm = tokio::time::timeout(job.timing.attempt_timeout, guard.arm(granted.arming(job, coordinator)));
     let (armed, socket) = tokio::join!(arm, bind);
@@ -186,7 +186,7 @@ pub(crate) async fn carry_out(
     let told = lease.progress_teller();
     // Without a socket the command works all the same; what it tells of its progress fails there.
     let progress =
-        socket.map(|socket| socket.listen(move |report| told(report.progress, report.message.map(String::from))));
+        socket?.map(|socket| socket.listen(move |report| told(report.progress, report.message.map(String::from))));
     let mut environment = surroundings(job, &lease, executor_id, progress.as_ref());
     let mut workspace = None;
     match place::open(job, &lease, executor_id, &mut signals).await {

@@ -1,6 +1,6 @@
 //! Where an attempt is to live: a guard with its init waiting in their containment, and what will carry its output.
 //!
-//! To make one takes longer than everything else between a claim and the exec. So a node makes that of its next attempt ahead.
+//! To make one takes about as long as everything else between a claim and the exec. So a node makes that of its next attempt ahead.
 
 use std::fs::File;
 use std::time::Duration;
