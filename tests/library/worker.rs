@@ -103,7 +103,7 @@ fn a_claim_that_is_dropped_on_its_way_loses_nothing() {
                 .map(|run| (run.lease, End::of(InstanceStatus::Completed)))
                 .collect();
             if ended.is_empty() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await; // between two looks, until the limit above
             }
             worked_off += worker.coordinator().finish_all(ended).await.len();
         }
@@ -221,7 +221,7 @@ fn whoever_falls_silent_is_declared_dead_by_those_who_work() {
                 if let Some(run) = worker.claim(1).await.unwrap().pop() {
                     return run;
                 }
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(200)).await; // between two looks, within the timeout
             }
         });
         let run = run.await.expect("it is taken over");

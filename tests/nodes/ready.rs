@@ -56,6 +56,20 @@ fn the_next_run_gets_it_and_another_is_made() {
 }
 
 #[test]
+fn one_whose_node_was_killed_ends() {
+    let database = Database::new();
+    let host = Systole::on(&database);
+    let mut node = node(&host, &[]);
+    let guard = waiting_guard(&node);
+    let init = children(guard);
+    node.signal(Signal::KILL);
+    node.wait(SOON);
+    for pid in init.into_iter().chain([guard]) {
+        eventually("its end", SOON, || matches!(state(pid), None | Some('Z')).then_some(()));
+    }
+}
+
+#[test]
 fn one_that_was_killed_costs_no_attempt() {
     let database = Database::new();
     let host = Systole::on(&database);
