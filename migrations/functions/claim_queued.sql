@@ -33,7 +33,7 @@ BEGIN
     SELECT * INTO STRICT v_settings FROM settings;
     PERFORM refuse_unfit(v_settings, p_stale_after_ms, p_version);
     SELECT array_agg(s.n) INTO v_slots FROM unnest(p_instance_ids) WITH ORDINALITY AS s (id, n)
-     WHERE NOT EXISTS (SELECT FROM executor_instances i WHERE i.instance_id = s.id);
+     WHERE NOT EXISTS (SELECT FROM executor_instances i WHERE i.instance_id = s.id OFFSET 0);
     v_free := coalesce(cardinality(v_slots), 0);
 
     -- What was granted before.
@@ -44,9 +44,9 @@ BEGIN
                    extract(epoch FROM r.timeout)::float8, extract(epoch FROM r.stall_timeout)::float8,
                    s.command, s.argv, s.env, s.meta, l.queue, extract(epoch FROM i.started_at - r.available_at)::float8
               FROM executor_instances i
-              JOIN runs r ON r.run_id = i.run_id
-              JOIN lanes l ON l.lane_id = r.lane_id
-              LEFT JOIN run_specs s ON s.run_id = i.run_id
+             CROSS JOIN LATERAL (SELECT * FROM runs r WHERE r.run_id = i.run_id OFFSET 0) r
+             CROSS JOIN LATERAL (SELECT l.queue FROM lanes l WHERE l.lane_id = r.lane_id OFFSET 0) l
+              LEFT JOIN LATERAL (SELECT * FROM run_specs s WHERE s.run_id = i.run_id OFFSET 0) s ON true
               LEFT JOIN LATERAL (SELECT p FROM executor_instances p
                                   WHERE p.run_id = i.run_id AND p.attempt = i.attempt - 1 AND p.cause IS NOT NULL OFFSET 0) b ON true
              WHERE i.instance_id = ANY (p_instance_ids) AND i.ended_at IS NULL;
@@ -54,9 +54,9 @@ BEGIN
 
     -- What has come due, some of it at a time.
     UPDATE runs r SET claim_order = r.available_at - r.priority * interval '1 minute'
-     WHERE r.run_id IN (SELECT c.run_id FROM runs c
-                         WHERE c.status = 'QUEUED' AND c.claim_order IS NULL AND c.available_at <= v_now
-                         ORDER BY c.available_at LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
+     WHERE r.ctid = ANY (ARRAY(SELECT c.ctid FROM runs c
+                                WHERE c.status = 'QUEUED' AND c.claim_order IS NULL AND c.available_at <= v_now
+                                ORDER BY c.available_at LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED));
 
     IF v_free > 0 AND quarantine(v_settings) IS NULL THEN
         PERFORM commit_durably();
@@ -71,23 +71,25 @@ BEGIN
                AND may_start(p_commands, p_starts_anything, l.requirements)
         ), rooms AS MATERIALIZED (
             SELECT s.queue, CASE WHEN q.running_max IS NULL THEN v_free ELSE
-                       q.running_max - (SELECT count(*) FROM executor_instances i JOIN runs r USING (run_id) JOIN lanes o USING (lane_id)
-                                         WHERE i.status = 'RUNNING' AND o.queue = s.queue) END AS room
+                       q.running_max - (SELECT count(*) FROM executor_instances i
+                                         CROSS JOIN LATERAL (SELECT r.lane_id FROM runs r WHERE r.run_id = i.run_id OFFSET 0) r
+                                         CROSS JOIN LATERAL (SELECT FROM lanes o WHERE o.lane_id = r.lane_id AND o.queue = s.queue OFFSET 0) o
+                                         WHERE i.status = 'RUNNING') END AS room
               FROM (SELECT DISTINCT queue FROM served) s
               LEFT JOIN queues q USING (queue)
              WHERE q.paused_at IS NULL AND (q.running_max IS NULL OR s.queue = ANY (v_limited))
         ), open AS MATERIALIZED (
             SELECT s.lane_id, s.queue, r.room FROM served s JOIN rooms r USING (queue)
         ), locked AS MATERIALIZED (
-            SELECT next.run_id, next.claim_order, o.queue, o.room FROM open o
+            SELECT next.*, o.queue, o.room FROM open o
              CROSS JOIN LATERAL (
-                SELECT r.run_id, r.claim_order FROM runs r
+                SELECT r.ctid AS at, r.run_id, r.claim_order FROM runs r
                  WHERE r.lane_id = o.lane_id AND r.status = 'QUEUED' AND r.claim_order IS NOT NULL
                    AND NOT EXISTS (SELECT FROM executor_instances b WHERE b.run_id = r.run_id AND b.bars_successor OFFSET 0)
                  ORDER BY r.claim_order LIMIT least(v_free, o.room) FOR NO KEY UPDATE SKIP LOCKED) AS next
              WHERE o.room > 0
         ), picked AS MATERIALIZED (
-            SELECT c.run_id, c.queue, row_number() OVER (ORDER BY c.claim_order, c.run_id) AS n
+            SELECT c.at, c.queue, row_number() OVER (ORDER BY c.claim_order, c.run_id) AS n
               FROM (SELECT l.*, row_number() OVER (PARTITION BY l.queue ORDER BY l.claim_order) AS within FROM locked l) c
              WHERE c.within <= c.room
              ORDER BY c.claim_order, c.run_id LIMIT v_free
@@ -95,7 +97,7 @@ BEGIN
             UPDATE runs r
                SET status = 'RUNNING', attempt = r.attempt + 1, updated_at = v_now,
                    fence = greatest(r.fence, (SELECT s.fence_floor FROM settings s), floor(extract(epoch FROM v_now) * 1000000)::bigint - 1) + 1
-              FROM picked p WHERE r.run_id = p.run_id
+              FROM picked p WHERE r.ctid = p.at
             RETURNING r.run_id, r.attempt, r.fence, r.purpose, r.timeout, r.stall_timeout, r.available_at, r.crashes = 0 AS afresh,
                       p.queue, p_instance_ids[v_slots[p.n]] AS instance_id, p_death_secret_hashes[v_slots[p.n]] AS death_secret_hash
         ), granted AS (
@@ -129,7 +131,7 @@ BEGIN
                extract(epoch FROM s.timeout)::float8, extract(epoch FROM s.stall_timeout)::float8,
                d.command, d.argv, d.env, d.meta, s.queue, extract(epoch FROM v_now - s.available_at)::float8
           FROM succeeding s
-          LEFT JOIN run_specs d ON d.run_id = s.run_id;
+          LEFT JOIN LATERAL (SELECT d.command, d.argv, d.env, d.meta FROM run_specs d WHERE d.run_id = s.run_id OFFSET 0) d ON true;
     END IF;
 
     -- Seen afresh: a run may have been claimed, taken away by force and queued again since our look at it.

@@ -15,50 +15,55 @@ DECLARE
     v_ended integer;
 BEGIN
     WITH said AS MATERIALIZED (
-        SELECT * FROM unnest(p_instance_ids, p_statuses, p_exit_codes, p_causes, p_phases, p_details)
+        SELECT i.at, s.status, s.exit_code, s.cause, s.phases, s.detail
+          FROM unnest(p_instance_ids, p_statuses, p_exit_codes, p_causes, p_phases, p_details)
                    AS s (instance_id, status, exit_code, cause, phases, detail)
+         CROSS JOIN LATERAL (SELECT e.ctid AS at FROM executor_instances e
+                              WHERE e.instance_id = s.instance_id AND e.ended_at IS NULL OFFSET 0) i
     ), ended AS (
         UPDATE executor_instances i
            SET status = s.status, exit_code = s.exit_code, cause = s.cause,
                ended_at = greatest(clock_timestamp(), i.started_at),
                phases_executed = greatest(i.phases_executed, s.phases),
                message = coalesce(left(s.detail->>'message', 200), i.message)
-          FROM said s WHERE i.instance_id = s.instance_id AND i.ended_at IS NULL
+          FROM said s WHERE i.ctid = s.at
         RETURNING i.instance_id, i.run_id, i.attempt, i.executor_id, i.host, i.fence, i.status, i.exit_code, i.cause, s.detail
-    ), counted AS MATERIALIZED (
-        SELECT e.*, r.lane_id IS NOT NULL AS is_queued, r.restart_requested, r.no_retry, r.max_attempts, r.crashes_max, r.backoff,
-               r.failures + CASE WHEN e.status IN ('FAILED', 'TIMED_OUT') THEN 1 ELSE 0 END AS failures,
-               r.crashes + CASE WHEN e.status = 'CRASHED' THEN 1 ELSE 0 END AS crashes
-          FROM ended e JOIN runs r USING (run_id)
     ), judged AS MATERIALIZED (
-        SELECT c.*, CASE
-            WHEN NOT c.is_queued
-                THEN CASE c.status WHEN 'TIMED_OUT' THEN 'FAILED' WHEN 'RELEASED' THEN 'CANCELLED' ELSE c.status END
-            WHEN c.status = 'RELEASED' OR c.restart_requested AND c.status <> 'COMPLETED' THEN 'QUEUED'
-            WHEN c.status = 'CRASHED' THEN CASE WHEN c.crashes >= c.crashes_max THEN 'FAILED' ELSE 'QUEUED' END
-            WHEN c.status IN ('FAILED', 'TIMED_OUT')
-                THEN CASE WHEN c.failures >= c.max_attempts OR coalesce(c.exit_code = ANY (c.no_retry), false)
-                          THEN 'FAILED' ELSE 'QUEUED' END
-            ELSE c.status END AS next
-          FROM counted c
-    ), spaced AS MATERIALIZED (
-        SELECT j.*, CASE WHEN j.next = 'QUEUED' AND j.status IN ('FAILED', 'TIMED_OUT') AND NOT j.restart_requested
-            THEN random() * retry_bound(j.backoff, j.failures) ELSE interval '0' END AS wait
-          FROM judged j
+        SELECT e.*, r.at, r.is_queued, r.failures, r.crashes, n.next, w.wait
+          FROM ended e
+         CROSS JOIN LATERAL (
+            SELECT r.ctid AS at, r.lane_id IS NOT NULL AS is_queued, r.restart_requested, r.no_retry, r.max_attempts, r.crashes_max,
+                   r.backoff, r.failures + CASE WHEN e.status IN ('FAILED', 'TIMED_OUT') THEN 1 ELSE 0 END AS failures,
+                   r.crashes + CASE WHEN e.status = 'CRASHED' THEN 1 ELSE 0 END AS crashes
+              FROM runs r WHERE r.run_id = e.run_id OFFSET 0) r
+         CROSS JOIN LATERAL (
+            SELECT CASE
+                WHEN NOT r.is_queued
+                    THEN CASE e.status WHEN 'TIMED_OUT' THEN 'FAILED' WHEN 'RELEASED' THEN 'CANCELLED' ELSE e.status END
+                WHEN e.status = 'RELEASED' OR r.restart_requested AND e.status <> 'COMPLETED' THEN 'QUEUED'
+                WHEN e.status = 'CRASHED' THEN CASE WHEN r.crashes >= r.crashes_max THEN 'FAILED' ELSE 'QUEUED' END
+                WHEN e.status IN ('FAILED', 'TIMED_OUT')
+                    THEN CASE WHEN r.failures >= r.max_attempts OR coalesce(e.exit_code = ANY (r.no_retry), false)
+                              THEN 'FAILED' ELSE 'QUEUED' END
+                ELSE e.status END AS next OFFSET 0) n
+         CROSS JOIN LATERAL (
+            SELECT CASE WHEN n.next = 'QUEUED' AND e.status IN ('FAILED', 'TIMED_OUT') AND NOT r.restart_requested
+                THEN random() * retry_bound(r.backoff, r.failures) ELSE interval '0' END AS wait OFFSET 0) w
     ), moved AS (
         UPDATE runs r
-           SET status = s.next, restart_requested = false,
-               failures = CASE WHEN s.is_queued AND NOT s.restart_requested THEN s.failures ELSE r.failures END,
-               crashes = CASE WHEN s.is_queued AND NOT s.restart_requested THEN s.crashes ELSE r.crashes END,
-               available_at = CASE WHEN s.next = 'QUEUED' THEN clock_timestamp() + s.wait ELSE r.available_at END,
-               claim_order = CASE WHEN s.wait > interval '0' THEN NULL ELSE r.claim_order END,
+           SET status = j.next, restart_requested = false,
+               failures = CASE WHEN j.is_queued AND NOT r.restart_requested THEN j.failures ELSE r.failures END,
+               crashes = CASE WHEN j.is_queued AND NOT r.restart_requested THEN j.crashes ELSE r.crashes END,
+               available_at = CASE WHEN j.next = 'QUEUED' THEN clock_timestamp() + j.wait ELSE r.available_at END,
+               claim_order = CASE WHEN j.wait > interval '0' THEN NULL ELSE r.claim_order END,
                updated_at = clock_timestamp()
-          FROM spaced s WHERE r.run_id = s.run_id
+          -- Of what is joined to an update, each row is kept whole.
+          FROM (SELECT at, next, is_queued, failures, crashes, wait FROM judged OFFSET 0) j WHERE r.ctid = j.at
     ), noted AS (
         INSERT INTO incidents (kind, host, cause, executor_id)
-        SELECT 'crash', s.host, s.cause, s.executor_id FROM spaced s WHERE s.status = 'CRASHED'
+        SELECT 'crash', s.host, s.cause, s.executor_id FROM judged s WHERE s.status = 'CRASHED'
     ), given_up AS (
-        INSERT INTO poisoned (run_id) SELECT s.run_id FROM spaced s WHERE s.status = 'CRASHED' AND s.next = 'FAILED'
+        INSERT INTO poisoned (run_id) SELECT s.run_id FROM judged s WHERE s.status = 'CRASHED' AND s.next = 'FAILED'
             ON CONFLICT (run_id) DO UPDATE SET at = clock_timestamp()
     )
     INSERT INTO run_events (run_id, kind, instance_id, executor_id, fence, detail)
@@ -68,7 +73,7 @@ BEGIN
                'run', CASE WHEN s.is_queued THEN s.next END,
                'poison', CASE WHEN s.status = 'CRASHED' AND s.next = 'FAILED' THEN true END,
                'retry_in_seconds', CASE WHEN s.wait > interval '0' THEN round(extract(epoch FROM s.wait)::numeric, 1) END))
-      FROM spaced s;
+      FROM judged s;
     GET DIAGNOSTICS v_ended = ROW_COUNT;
     IF v_ended <> (SELECT count(id) FROM unnest(p_instance_ids) AS id) THEN
         RAISE EXCEPTION 'of the instances % only % were RUNNING', p_instance_ids, v_ended;

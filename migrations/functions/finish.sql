@@ -23,12 +23,12 @@ BEGIN
                     ELSE 'lost' END AS verdict
           FROM unnest(p_instance_ids, p_fences, p_statuses, p_exit_codes, p_causes) WITH ORDINALITY
                  AS s (instance_id, fence, status, exit_code, cause, n)
-          LEFT JOIN LATERAL (SELECT e.instance_id, e.run_id, e.fence FROM executor_instances e
+          LEFT JOIN LATERAL (SELECT e.ctid AS at, e.instance_id, e.run_id, e.fence FROM executor_instances e
                               WHERE e.instance_id = s.instance_id OFFSET 0) seen ON true
           LEFT JOIN LATERAL (SELECT r.run_id FROM runs r WHERE r.run_id = seen.run_id
                                 FOR NO KEY UPDATE SKIP LOCKED) held ON true
-          LEFT JOIN LATERAL (SELECT e.* FROM executor_instances e
-                              WHERE e.instance_id = s.instance_id AND e.run_id = held.run_id
+          LEFT JOIN LATERAL (SELECT e.fence, e.status, e.exit_code, e.cause, e.ended_at, e.bars_successor FROM executor_instances e
+                              WHERE e.ctid = seen.at AND held.run_id IS NOT NULL
                                 FOR NO KEY UPDATE SKIP LOCKED) i ON true
     )
     SELECT array_agg(t.verdict ORDER BY t.n), array_agg(CASE WHEN t.ends THEN t.instance_id END ORDER BY t.n),

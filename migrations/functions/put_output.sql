@@ -18,8 +18,9 @@ BEGIN
     SELECT t.instance_id, t.tail, t.total, t.lost, t.path, t.last, clock_timestamp()
       FROM unnest(p_instances, p_fences, p_tails, p_totals, p_lost, p_paths, p_last)
            AS t (instance_id, fence, tail, total, lost, path, last)
-      JOIN executor_instances i ON i.instance_id = t.instance_id AND i.fence = t.fence
-     WHERE i.status = 'RUNNING' OR i.ended_at > clock_timestamp() - interval '1 day'
+     CROSS JOIN LATERAL (SELECT FROM executor_instances i
+                          WHERE i.instance_id = t.instance_id AND i.fence = t.fence
+                            AND (i.status = 'RUNNING' OR i.ended_at > clock_timestamp() - interval '1 day') OFFSET 0) i
      ORDER BY t.instance_id
     ON CONFLICT (instance_id) DO UPDATE
        SET tail = EXCLUDED.tail, path = EXCLUDED.path, is_last = EXCLUDED.is_last, updated_at = EXCLUDED.updated_at,

@@ -6,14 +6,14 @@ SET plan_cache_mode = force_generic_plan SET jit = off SET enable_seqscan = off 
 BEGIN
     PERFORM commit_carelessly();
     WITH free AS MATERIALIZED (
-        SELECT said.*
+        SELECT i.at, said.message
           FROM (SELECT * FROM unnest(p_instances, p_messages) AS t (instance_id, message) ORDER BY t.instance_id) said
-         CROSS JOIN LATERAL (SELECT FROM executor_instances e
+         CROSS JOIN LATERAL (SELECT e.ctid AS at FROM executor_instances e
                               WHERE e.instance_id = said.instance_id AND e.ended_at IS NULL
                                 FOR NO KEY UPDATE SKIP LOCKED) i
     ), noted AS (
         UPDATE executor_instances i SET message = left(free.message, 200)
-          FROM free WHERE i.instance_id = free.instance_id AND i.ended_at IS NULL
+          FROM free WHERE i.ctid = free.at
         RETURNING i.instance_id
     )
     SELECT coalesce(array_agg(instance_id), '{}') INTO told FROM noted;
