@@ -29,6 +29,8 @@ DECLARE
     v_slots    integer[];  -- which of p_instance_ids are free
     v_free     integer;
     v_limited  text[];     -- queues with a limit, whose runs we may count
+    v_come_due boolean;
+    v_waiting  boolean;
 BEGIN
     SELECT * INTO STRICT v_settings FROM settings;
     PERFORM refuse_unfit(v_settings, p_stale_after_ms, p_version);
@@ -52,13 +54,22 @@ BEGIN
              WHERE i.instance_id = ANY (p_instance_ids) AND i.ended_at IS NULL;
     END IF;
 
-    -- What has come due, some of it at a time.
-    UPDATE runs r SET claim_order = r.available_at - r.priority * interval '1 minute'
-     WHERE r.ctid = ANY (ARRAY(SELECT c.ctid FROM runs c
-                                WHERE c.status = 'QUEUED' AND c.claim_order IS NULL AND c.available_at <= v_now
-                                ORDER BY c.available_at LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED));
+    -- Most who ask find nothing: only to begin the statement that claims costs more than all the rest.
+    SELECT EXISTS (SELECT FROM runs c WHERE c.status = 'QUEUED' AND c.claim_order IS NULL AND c.available_at <= v_now),
+           EXISTS (SELECT FROM lanes l
+                    WHERE l.queue = ANY (p_queues)
+                      AND EXISTS (SELECT FROM runs r WHERE r.lane_id = l.lane_id AND r.status = 'QUEUED' AND r.claim_order IS NOT NULL OFFSET 0))
+      INTO v_come_due, v_waiting;
 
-    IF v_free > 0 AND quarantine(v_settings) IS NULL THEN
+    -- What has come due, some of it at a time.
+    IF v_come_due THEN
+        UPDATE runs r SET claim_order = r.available_at - r.priority * interval '1 minute'
+         WHERE r.ctid = ANY (ARRAY(SELECT c.ctid FROM runs c
+                                    WHERE c.status = 'QUEUED' AND c.claim_order IS NULL AND c.available_at <= v_now
+                                    ORDER BY c.available_at LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED));
+    END IF;
+
+    IF v_free > 0 AND quarantine(v_settings) IS NULL AND (v_come_due OR v_waiting) THEN
         PERFORM commit_durably();
         -- The row of a limited queue is the lock under which its runs are counted, by a statement that begins when it is held.
         -- Whoever does not get it looks again next time.

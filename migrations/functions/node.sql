@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION node_beat(
     p_commands text[], p_starts_anything boolean, p_slots integer, p_running integer, p_state text, p_stale_after_ms bigint,
     p_name text DEFAULT NULL, p_http_address text DEFAULT NULL, OUT drain_requested_by text
 )
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM commit_heartbeat();
