@@ -20,7 +20,7 @@ const BEGIN: &str = "-- audit.begin
 // By skipping from name to name in both indexes, so that neither what has no events nor what has no row is overlooked.
 const RUNS: &str = "-- audit.runs
     WITH RECURSIVE page AS (
-        SELECT 0 AS n, $1::text AS run_id
+        SELECT 0 AS n, $1::text COLLATE \"C\" AS run_id
         UNION ALL
         SELECT p.n + 1, least((SELECT min(e.run_id) FROM systole.run_events e WHERE e.run_id > p.run_id),
                               (SELECT min(r.run_id) FROM systole.runs r WHERE r.run_id > p.run_id))

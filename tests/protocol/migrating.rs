@@ -76,3 +76,15 @@ fn functions_of_another_build_are_replaced_by_a_person_and_never_by_a_program() 
     assert_ne!(database.value("SELECT functions_digest FROM systole.settings"), "another");
     assert_eq!(told(&["migrate"]), "nothing to do: the schema is up to date\n");
 }
+
+/// The C library decides how a language is sorted, and another one decides otherwise: an index by such an order may then not find what
+/// is there, and the same run begins twice.
+#[test]
+fn no_key_is_sorted_by_the_rules_of_a_language() {
+    let sorted = "SELECT i.indexrelid::regclass, k.rules::regcollation
+                    FROM pg_index i
+                    JOIN pg_class c ON c.oid = i.indrelid AND c.relnamespace = 'systole'::regnamespace
+                   CROSS JOIN LATERAL unnest(i.indcollation) AS k (rules)
+                   WHERE k.rules NOT IN (0, '\"C\"'::regcollation)";
+    assert_eq!(Database::new().sql(sorted), Vec::<Vec<String>>::new());
+}
