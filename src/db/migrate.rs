@@ -299,7 +299,7 @@ async fn apply(session: &mut Session) -> Result<Vec<String>, Problem> {
     }
 }
 
-/// The migrations that this binary has and the schema has not.
+/// The migrations that this binary has and the schema has not, in the order in which they are applied.
 async fn pending(session: &mut Session) -> Result<Vec<String>, Problem> {
     let ours = embedded_migrations::migrations::runner();
     let history = format!("\"{}\".refinery_schema_history", session.schema());
@@ -311,7 +311,9 @@ async fn pending(session: &mut Session) -> Result<Vec<String>, Problem> {
         Vec::new()
     };
     let missing = ours.get_migrations().iter().filter(|ours| !known.iter().any(|known| *known == ours.version()));
-    Ok(missing.map(|migration| format!("V{}__{}", migration.version(), migration.name())).collect())
+    let mut missing: Vec<_> = missing.collect();
+    missing.sort_by_key(|migration| migration.version());
+    Ok(missing.into_iter().map(|migration| format!("V{}__{}", migration.version(), migration.name())).collect())
 }
 
 /// Whether ours is the set to install, and whether the stored one is of the same version and yet another. A newer one

@@ -63,6 +63,9 @@ fn roles_are_made_on_an_empty_database_and_making_them_again_changes_nothing() {
     let database = Database::empty();
     let host = host(&database, "own_a");
     let said = expect(&host.output(&["migrate", "--roles"]), 0, &["applied V1__settings", "installed the functions"]);
+    let applied: Vec<u32> =
+        said.lines().filter_map(|line| line.strip_prefix("applied V")?.split_once("__")?.0.parse().ok()).collect();
+    assert!(applied.len() > 9 && applied.is_sorted(), "{said}");
     for role in ["owner", "worker", "client", "viewer"] {
         assert!(said.contains(&format!("created role own_a_{role}\n")), "{said}");
     }
