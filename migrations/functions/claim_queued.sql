@@ -57,8 +57,9 @@ BEGIN
     -- Most who ask find nothing: only to begin the statement that claims costs more than all the rest.
     SELECT EXISTS (SELECT FROM runs c WHERE c.status = 'QUEUED' AND c.claim_order IS NULL AND c.available_at <= v_now),
            EXISTS (SELECT FROM lanes l
-                    WHERE l.queue = ANY (p_queues)
-                      AND EXISTS (SELECT FROM runs r WHERE r.lane_id = l.lane_id AND r.status = 'QUEUED' AND r.claim_order IS NOT NULL OFFSET 0))
+                    CROSS JOIN LATERAL (SELECT FROM runs r
+                                         WHERE r.lane_id = l.lane_id AND r.status = 'QUEUED' AND r.claim_order IS NOT NULL LIMIT 1) waiting
+                    WHERE l.queue = ANY (p_queues))
       INTO v_come_due, v_waiting;
 
     -- What has come due, some of it at a time.
@@ -72,9 +73,15 @@ BEGIN
     IF v_free > 0 AND quarantine(v_settings) IS NULL AND (v_come_due OR v_waiting) THEN
         PERFORM commit_durably();
         -- The row of a limited queue is the lock under which its runs are counted, by a statement that begins when it is held.
-        -- Whoever does not get it looks again next time.
+        -- Whoever does not get it looks again next time. Where nothing waits, nothing is counted.
         v_limited := ARRAY(SELECT q.queue FROM queues q
-                            WHERE q.running_max IS NOT NULL AND q.queue = ANY (p_queues) FOR UPDATE SKIP LOCKED);
+                            WHERE q.running_max IS NOT NULL AND q.queue = ANY (p_queues)
+                              AND EXISTS (SELECT FROM lanes l
+                                           CROSS JOIN LATERAL (SELECT FROM runs r
+                                                                WHERE r.lane_id = l.lane_id AND r.status = 'QUEUED' AND r.claim_order IS NOT NULL
+                                                                LIMIT 1) waiting
+                                           WHERE l.queue = q.queue OFFSET 0)
+                              FOR UPDATE SKIP LOCKED);
         RETURN QUERY
         WITH served AS MATERIALIZED (
             SELECT l.lane_id, l.queue FROM lanes l
