@@ -46,7 +46,7 @@ BEGIN
           FROM jsonb_array_elements(p_specs) AS s (spec)
           LEFT JOIN LATERAL (SELECT * FROM runs WHERE run_id = s.spec->>'run_id' OFFSET 0) r ON true
           LEFT JOIN lanes l USING (lane_id)
-         ORDER BY s.spec->>'run_id'
+         ORDER BY s.spec->>'run_id' COLLATE "C"
     LOOP
         IF v_one.status IN ('QUEUED', 'RUNNING') AND NOT v_one.is_in THEN
             RAISE EXCEPTION 'run "%" is % already%', v_one.run_id, v_one.status, coalesce(' in ' || v_one.place, '')

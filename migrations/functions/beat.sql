@@ -1,4 +1,4 @@
--- beat(): one statement for all instances of an executor; also how a process without instances learns the clock.
+-- beat(): one call for all instances of an executor; also how a process without instances learns the clock.
 --
 -- Per instance: ok (heartbeat written) · busy (its row is locked by somebody: nothing renewed, nothing lost, try again) ·
 -- lost (it has left RUNNING, or never was: the only verdict that ends a tenure). Rows locked by others are skipped, so

@@ -2,7 +2,7 @@
 --
 -- One instance id, and the hash of one secret, for each free slot. Asked again with the same ids after an ambiguous answer, it
 -- returns what those were granted, and grants only what is left; with no queues it grants nothing new. Runs that somebody
--- else is claiming are skipped, never waited for. A run whose last holder was revoked and may still be at work is left alone,
+-- else is claiming, or has changed since they were looked at, are skipped, never waited for. A run whose last holder was revoked and may still be at work is left alone,
 -- and in a quarantine (history.sql) all are. Behind a crash it is a takeover, unless somebody has queued the run anew since, which
 -- has set its count of crashes to zero: then it is told of its predecessor as well, and begins afresh.
 DROP FUNCTION IF EXISTS claim_queued(

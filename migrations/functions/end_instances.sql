@@ -26,6 +26,7 @@ BEGIN
                ended_at = greatest(clock_timestamp(), i.started_at),
                phases_executed = greatest(i.phases_executed, s.phases),
                message = coalesce(left(s.detail->>'message', 200), i.message)
+          -- The caller's locks keep each row where it is, and as it is.
           FROM said s WHERE i.ctid = s.at
         RETURNING i.instance_id, i.run_id, i.attempt, i.executor_id, i.host, i.fence, i.status, i.exit_code, i.cause, s.detail
     ), judged AS MATERIALIZED (

@@ -1,7 +1,7 @@
 -- finish(): the holder's own word on how its instance ended. finish_all(): the same of many, in one transaction.
 --
 -- Verdicts: ok (recorded now, or exactly this was recorded before) · lost (it had left RUNNING in another way, or the
--- fence is not its own: nothing is changed) · busy (of many only: somebody's transaction holds it; say it again).
+-- fence is not its own: nothing is changed) · busy (of many only: somebody's transaction holds it, or has just changed it; say it again).
 CREATE OR REPLACE FUNCTION finish_all(
     p_instance_ids uuid[], p_fences bigint[], p_statuses text[], p_exit_codes integer[], p_causes text[], p_phases bigint[],
     p_details jsonb[], OUT verdicts text[]

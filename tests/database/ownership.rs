@@ -53,6 +53,7 @@ fn set_back(database: &Database, schema: &str) {
          DROP TABLE {schema}.fleet_events, {schema}.incidents, {schema}.counters, {schema}.poisoned;
          ALTER TABLE {schema}.nodes DROP COLUMN name, DROP COLUMN http_address;
          DROP FUNCTION {schema}.take_away;
+         ALTER TABLE {schema}.runs ALTER COLUMN run_id TYPE text COLLATE \"default\";
          DELETE FROM {schema}.refinery_schema_history WHERE version >= 12;
          UPDATE {schema}.settings SET functions_version = functions_version - 1, functions_digest = 'older'"
     ));
