@@ -9,6 +9,14 @@ runs=${1:-10000000}
 # shellcheck source=benches/server.bash
 . "$(dirname "$0")/server.bash"
 
+# As executors make them: by time, so that neighbours in time are neighbours in the index.
+sql <<'SQL'
+CREATE FUNCTION uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') || '7' || left(md5(random()::text), 3)
+            || '8' || left(md5(random()::text), 15))::uuid
+$$;
+SQL
+
 sql -o /dev/null -c "SELECT systole.submit('mine-' || n, command => 'noop', queue => 'mine') FROM generate_series(1, 20000) n" \
     -c "SELECT systole.submit('other', command => 'noop', queue => 'other', labels => '{\"gpu\": \"yes\"}')"
 
@@ -16,7 +24,7 @@ fill() { # from to: finished runs; and a tenth of that for others
     sql -c "INSERT INTO systole.runs (run_id, status, attempt, lane_id) SELECT 'h-' || n, 'COMPLETED', 1, 1 FROM generate_series($1, $2) n" \
         -c "INSERT INTO systole.executor_instances (instance_id, run_id, attempt, fence, status, executor_id, host, pid, containment,
                 stale_after, started_at, last_heartbeat, ended_at)
-            SELECT gen_random_uuid(), 'h-' || n, 1, n, 'COMPLETED', '1@h', 'h', 1, 'none', '30 s', now(), now(), now() FROM generate_series($1, $2) n" \
+            SELECT uuid_v7(), 'h-' || n, 1, n, 'COMPLETED', '1@h', 'h', 1, 'none', '30 s', now(), now(), now() FROM generate_series($1, $2) n" \
         -c "INSERT INTO systole.run_events (run_id, kind) SELECT 'h-' || n, k FROM generate_series($1, $2) n, unnest('{claimed,completed}'::text[]) k" \
         -c "INSERT INTO systole.runs (run_id, status, lane_id, claim_order, available_at)
             SELECT 'o-' || n, 'QUEUED', (SELECT lane_id FROM systole.lanes WHERE queue = 'other'), now() - interval '1 day', now()
@@ -33,7 +41,7 @@ DECLARE
     fences bigint[];
 BEGIN
     FOR n IN 1..200 LOOP
-        ids := ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 8));
+        ids := ARRAY(SELECT uuid_v7() FROM generate_series(1, 8));
         began := clock_timestamp();
         SELECT array_agg(c.instance_id), array_agg(c.fence) INTO ids, fences FROM systole.claim_queued('{mine,other}', '{}', '{noop}', false,
             ids, array_fill(NULL::bytea, ARRAY[8]), '1@h', 'h', 1, NULL, NULL, NULL, 'none', 30000, '1000.0.0') c;

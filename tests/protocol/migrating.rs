@@ -1,11 +1,11 @@
-//! A fleet starts all at once on an empty database: everybody migrates, and everybody succeeds.
+//! A fleet starts all at once on an empty database, or is brought up to date at work: everybody migrates, and nobody fails.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use systole::db::{MigrateError, MigrateOptions, Migrated, migrate};
-use uuid::Uuid;
 
+use crate::planning::claim_queued;
 use crate::support::{Database, Systole};
 
 fn migrate_on_a_thread_of_its_own(database: &Database) -> Result<Migrated, MigrateError> {
@@ -99,11 +99,7 @@ fn keys_are_sorted_anew_under_those_who_submit_and_claim() {
                 return n;
             }
             database.sql(&format!("SELECT systole.submit('s-{session}-{n}', argv => ARRAY['true'])"));
-            database.sql(&format!(
-                "SELECT systole.claim_queued('{{default}}', '{{}}', '{{}}', true, ARRAY['{}']::uuid[], ARRAY[NULL]::bytea[],
-                    '1@h', 'h', 1, NULL, NULL, NULL, 'none', 30000, '1000.0.0')",
-                Uuid::now_v7()
-            ));
+            database.sql(&claim_queued("default"));
         }
         unreachable!("there are more numbers than anybody can count")
     };

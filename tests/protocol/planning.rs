@@ -62,7 +62,8 @@ fn transitions(run: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn claim_queued(queues: &str) -> String {
+/// A claim of one run of these queues, comma-separated.
+pub(crate) fn claim_queued(queues: &str) -> String {
     format!(
         "SELECT systole.claim_queued('{{{queues}}}', '{{}}', '{{}}', true, ARRAY['{}']::uuid[], ARRAY[NULL]::bytea[],
             '2@g', 'g', 2, NULL, NULL, NULL, 'none', 30000, '1000.0.0')",
